@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A virtual disk: a file with a format driver behind one asynchronous interface. Knows nothing of guests.
+#ifndef CLOCHE_DISK_H
+#define CLOCHE_DISK_H
+
+#include "core/base/base.h"
+#include <sys/uio.h>
+
+struct disk;
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROES };
+
+enum disk_request_flag {
+    DISK_FUA = 1 << 0,       // a write that is on stable storage when done
+    DISK_MAY_UNMAP = 1 << 1, // write-zeroes may give the space back
+};
+
+// Owned by the caller and left alone until DONE was called. OFFSET and LENGTH are bytes, multiples of 512, inside the
+// disk; LENGTH is the sum of the vectors for reads and writes.
+struct disk_request {
+    enum disk_op op;
+    unsigned flags;
+    uint64_t offset, length;
+    struct iovec *iov;
+    unsigned iov_count;
+    // RESULT: 0 or a negative errno. Called once, on a thread of the disk (or inside disk_submit()); must not block.
+    void (*done)(struct disk_request *request, int result);
+    void *opaque;
+    void *private[4]; // the disk's own while in flight
+};
+
+enum disk_open_flag {
+    DISK_OPEN_READ_ONLY = 1 << 0,
+    DISK_OPEN_DIRECT = 1 << 1,     // O_DIRECT
+    DISK_OPEN_NO_BACKING = 1 << 2, // this file alone
+    DISK_OPEN_FORCE = 1 << 3,      // ignore locks (information only; never for writing)
+};
+
+// FORMAT: "raw", "qcow2", "vmdk", "vdi", "vhd"; NULL probes by content. The error says what is wrong with which file.
+struct disk *disk_open(const char *path, const char *format, unsigned flags, GError **error);
+// Waits for requests in flight; flushes; never fails silently: the last error is logged.
+void disk_close(struct disk *disk);
+// Any thread. Requests complete in any order; a flush covers what completed before it was submitted.
+void disk_submit(struct disk *disk, struct disk_request *request);
+void disk_drain(struct disk *disk); // returns when nothing is in flight
+
+uint64_t disk_size(struct disk *disk); // bytes
+bool disk_read_only(struct disk *disk);
+const char *disk_format(struct disk *disk);
+const char *disk_path(struct disk *disk);
+bool disk_resize(struct disk *disk, uint64_t size, GError **error);
+
+// Synchronous helpers for tools and tests: 0 or a negative errno.
+int disk_read(struct disk *disk, uint64_t offset, void *data, uint64_t length);
+int disk_write(struct disk *disk, uint64_t offset, const void *data, uint64_t length);
+int disk_flush(struct disk *disk);
+int disk_discard(struct disk *disk, uint64_t offset, uint64_t length);
+int disk_write_zeroes(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags);
+
+#endif
