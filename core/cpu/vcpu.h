@@ -162,12 +162,20 @@ enum vcpu_activity {
 struct lapic;
 struct engine;
 struct cpu_set;
+struct interpreter;
 
 struct vcpu {
     // -- architectural state, addressed by translated code through gs: keep the hot members first
     uint64_t gpr[16];
     uint64_t rip;
     uint64_t rflags;    // always exact outside engine->run(); engines may keep status flags elsewhere while running
+    // -- the interpreter's, while it runs (core/cpu/interpret)
+    uint64_t flags_result, flags_aux; // status flags, see flags.h
+    uint64_t zero;                    // always 0: operands without base or index
+    void *tlb;                        // entries for the present privilege
+    uint64_t tlb_space;
+    struct interpreter *interpreter;
+    // -- architectural state, continued
     uint64_t cr0, cr2, cr3, cr4;
     uint64_t efer;
     uint64_t xcr0;
@@ -292,6 +300,10 @@ struct engine {
     void (*state_in)(struct vcpu *vcpu);
     // On the vCPU's thread or while it is parked: forget every translation of guest-virtual addresses.
     void (*flush_tlb)(struct vcpu *vcpu);
+    // The same for the page of one linear address (INVLPG). NULL: flush_tlb is called.
+    void (*flush_page)(struct vcpu *vcpu, uint64_t linear);
+    // CR3 was loaded. KEEP: bit 63 was set with PCIDs, translations of the new PCID may stay. NULL: flush_tlb is called.
+    void (*switch_space)(struct vcpu *vcpu, bool keep);
     // Same contexts: forget writable translations to the page at RAM_OFFSET.
     void (*revoke_page)(struct vcpu *vcpu, uint64_t ram_offset);
     // Text for `info jit`. Free with g_free(). May be NULL.
