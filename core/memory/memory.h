@@ -12,12 +12,14 @@
 // ---- RAM backing ------------------------------------------------------------------------------------------------
 
 // Why writes to a page must take the slow path. One byte per page, changed atomically by any thread.
+// A page with any bit set has no writable TLB entry; TRACK_REVOKING is set while the entries are being taken away.
 enum track_bit {
     TRACK_CODE = 1 << 0,  // translated or decoded code was made from it
     TRACK_TABLE = 1 << 1, // a shadow page table mirrors it
     TRACK_VIDEO = 1 << 2, // display damage is collected from it
     TRACK_DIRTY = 1 << 3, // migration and incremental snapshots
     TRACK_COW = 1 << 4,   // a live snapshot has not copied it yet
+    TRACK_REVOKING = 1 << 7,
 };
 #define TRACK_BITS 5
 
@@ -29,7 +31,10 @@ struct ram {
     _Atomic uint8_t *track;       // one byte of track_bits per page
     struct ram_tracker *trackers; // TRACK_BITS entries, see ram_set_tracker()
     void (*revoke)(void *opaque, uint64_t ram_offset); // set by the cpu layer, see ram_set_revoke()
+    void (*revoke_range)(void *opaque, uint64_t ram_offset, uint64_t length); // may be NULL, see ram_set_revoke_range()
     void *revoke_opaque;
+    struct ram_damage *damages; // under damage_lock
+    GMutex damage_lock;
 };
 
 // Called around a write to a page that has the tracker's bit: BEFORE with the old bytes still there, AFTER with the new
@@ -50,6 +55,8 @@ uint64_t ram_alloc(struct ram *ram, uint64_t size);
 void ram_set_tracker(struct ram *ram, enum track_bit bit, ram_tracker_fn *fn, void *opaque);
 // FN must make sure, before it returns, that no vCPU can write to the page without coming through ram_write_begin().
 void ram_set_revoke(struct ram *ram, void (*fn)(void *opaque, uint64_t ram_offset), void *opaque);
+// The same for many pages at once (display damage): one round over the vCPUs in place of one per page. Same OPAQUE.
+void ram_set_revoke_range(struct ram *ram, void (*fn)(void *opaque, uint64_t ram_offset, uint64_t length));
 // Sets BIT on the page at RAM_OFFSET. When this returns, every later write to it is seen by the tracker.
 void ram_track(struct ram *ram, uint64_t ram_offset, enum track_bit bit);
 void ram_untrack(struct ram *ram, uint64_t ram_offset, enum track_bit bit);
@@ -60,6 +67,9 @@ static inline unsigned ram_tracked(const struct ram *ram, uint64_t ram_offset)
 // Every writer of guest RAM that does not go through a writable TLB entry calls these around its store.
 void ram_write_begin(struct ram *ram, uint64_t ram_offset, uint64_t length);
 void ram_write_end(struct ram *ram, uint64_t ram_offset, uint64_t length);
+
+// Sets BIT on all pages of a range, with one revocation where possible.
+void ram_track_range(struct ram *ram, uint64_t ram_offset, uint64_t length, enum track_bit bit);
 
 // Damage of a block (video memory), page-wise, carried by TRACK_VIDEO.
 struct ram_damage;
@@ -125,9 +135,26 @@ void address_space_unmap(struct region *region);
 void address_space_begin(struct address_space *space);
 void address_space_commit(struct address_space *space);
 
-// What is at ADDRESS, or NULL: nothing is. Lock-free; the result stays valid while the thread is a registered reader
-// that has not passed address_space_quiesce(), and for ever on threads that hold the machine lock.
+// What is at ADDRESS, or NULL: nothing is. Lock-free. The result stays valid
+// - on a vCPU thread until its next device access or block end (CHANGED returns when all have passed one),
+// - on a thread that holds the machine lock until it releases the lock or changes the map.
+// Every other thread uses address_space_lookup().
 const struct mapping *address_space_find(struct address_space *space, uint64_t address);
+// The same as a copy, from any thread. False: nothing is there.
+bool address_space_lookup(struct address_space *space, uint64_t address, struct mapping *mapping);
+// How many maps wait for their last reader: bounded however often the guest moves its BARs.
+unsigned address_space_retired(struct address_space *space);
+
+// A thread that must be reachable while it waits for the lock (a vCPU, for cpu_set_run_on_all()) says so here: BEGIN runs
+// before it blocks, END once it holds the lock. NULL: none. For the calling thread.
+struct lock_waiter {
+    void (*begin)(void *opaque);
+    void (*end)(void *opaque);
+    void *opaque;
+};
+void io_lock_set_waiter(const struct lock_waiter *waiter);
+void io_lock_take(GRecMutex *lock); // NULL lock: nothing; every taker of the machine lock comes through here
+void io_lock_release(GRecMutex *lock);
 
 // Accesses of any length from any thread. RAM is written through the trackers; nothing there reads all ones; ROM
 // ignores writes. Device accesses take the lock. Scalars of 1, 2, 4, 8 aligned bytes in RAM are single-copy atomic.
