@@ -18,7 +18,7 @@ struct pci_bar {
 };
 
 struct pci_device; // first member of every PCI device; itself starts with struct device
-typedef uint32_t pci_config_read_fn(struct pci_device *pci, unsigned offset, unsigned size);
+typedef void pci_config_read_fn(struct pci_device *pci, unsigned offset, unsigned size);
 typedef void pci_config_write_fn(struct pci_device *pci, unsigned offset, uint32_t value, unsigned size);
 
 struct pci_device {
@@ -36,6 +36,7 @@ struct pci_device {
     uint8_t msi_cap, msix_cap;                 // offsets, 0: none
     struct pci_msix *msix;
     bool intx_level;
+    pci_config_read_fn *config_reading;        // before a read: bring config[] up to date; may be NULL
     pci_config_write_fn *config_written;       // after a write took effect; may be NULL
 };
 
