@@ -32,7 +32,7 @@ void virtio_device_init(struct virtio_device *device, struct machine *machine, c
         device->queues[i].device = device;
         device->queues[i].index = i;
         device->queues[i].vector = VIRTIO_NO_VECTOR;
-        g_mutex_init(&device->queues[i].lock);
+        g_rec_mutex_init(&device->queues[i].lock);
     }
 }
 
@@ -41,7 +41,7 @@ void virtio_device_exit(struct virtio_device *device)
     if (!device->ops)
         return;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
-        g_mutex_clear(&device->queues[i].lock);
+        g_rec_mutex_clear(&device->queues[i].lock);
     device->ops = NULL;
 }
 
@@ -110,7 +110,8 @@ void virtio_broken(struct virtio_device *device, const char *what)
 {
     if (atomic_exchange(&device->broken, true))
         return;
-    log_guest("virtio", "%s: the guest's driver broke the rules (%s); the device waits for a reset", device->name, what);
+    log_guest("virtio", "%s: the guest's driver broke the rules (%s); the device waits for a reset", device->name,
+              what);
     if (virtio_has(device, VIRTIO_F_VERSION_1)) {
         // Section 2.1.1: the status says so, and the driver is told by a configuration change.
         device->status |= VIRTIO_STATUS_NEEDS_RESET;
@@ -119,18 +120,12 @@ void virtio_broken(struct virtio_device *device, const char *what)
 }
 
 static const struct field virtqueue_fields[] = {
-    FIELD_U16(struct virtqueue, size),
-    FIELD_U16(struct virtqueue, vector),
-    FIELD_BOOL(struct virtqueue, enabled),
-    FIELD_U64(struct virtqueue, descriptors),
-    FIELD_U64(struct virtqueue, available),
-    FIELD_U64(struct virtqueue, used),
-    FIELD_U16(struct virtqueue, last_available),
-    FIELD_U16(struct virtqueue, used_index),
-    FIELD_U16(struct virtqueue, signalled_used),
-    FIELD_BOOL(struct virtqueue, signalled_valid),
-    FIELD_BOOL(struct virtqueue, notification),
-    FIELD_END,
+    FIELD_U16(struct virtqueue, size),           FIELD_U16(struct virtqueue, vector),
+    FIELD_BOOL(struct virtqueue, enabled),       FIELD_U64(struct virtqueue, descriptors),
+    FIELD_U64(struct virtqueue, available),      FIELD_U64(struct virtqueue, used),
+    FIELD_U16(struct virtqueue, last_available), FIELD_U16(struct virtqueue, used_index),
+    FIELD_U16(struct virtqueue, signalled_used), FIELD_BOOL(struct virtqueue, signalled_valid),
+    FIELD_BOOL(struct virtqueue, notification),  FIELD_END,
 };
 
 const struct field virtio_device_fields[] = {

@@ -8,10 +8,10 @@
 #include "core/machine/device.h"
 #include <sys/uio.h>
 
-#define VIRTIO_QUEUES_MAX      36   // 16 pairs of a network card, its control queue, and spare ones
-#define VIRTQUEUE_SIZE_MAX     1024 // descriptors of a ring
-#define VIRTQUEUE_CHAIN_MAX    1024 // descriptors of one chain, indirect ones included
-#define VIRTIO_NO_VECTOR       0xffff
+#define VIRTIO_QUEUES_MAX   36   // 16 pairs of a network card, its control queue, and spare ones
+#define VIRTQUEUE_SIZE_MAX  1024 // descriptors of a ring
+#define VIRTQUEUE_CHAIN_MAX 1024 // descriptors of one chain, indirect ones included
+#define VIRTIO_NO_VECTOR    0xffff
 
 enum virtio_id {
     VIRTIO_ID_NET = 1,
@@ -43,8 +43,8 @@ enum virtio_status { // section 2.1
 struct virtio_device;
 struct virtqueue;
 
-// One chain of buffers that the guest gave us. OUT is what the device reads, IN what it writes; both point straight into
-// guest RAM and stay valid until the element is pushed or dropped. Owned by whoever popped it.
+// One chain of buffers that the guest gave us. OUT is what the device reads, IN what it writes; both point straight
+// into guest RAM and stay valid until the element is pushed or dropped. Owned by whoever popped it.
 struct virtqueue_element {
     struct virtqueue *queue;
     struct iovec *out, *in;
@@ -56,8 +56,8 @@ struct virtqueue_element {
     unsigned generation;
 };
 
-// Threads: everything below LOCK under LOCK; SIZE and the addresses change only while the queue is not enabled, with the
-// machine lock held. Pop, push and notify take LOCK themselves, so that they may be called from any thread.
+// Threads: everything below LOCK under LOCK; SIZE and the addresses change only while the queue is not enabled, with
+// the machine lock held. Pop, push and notify take LOCK themselves, so that they may be called from any thread.
 struct virtqueue {
     struct virtio_device *device;
     unsigned index;
@@ -67,14 +67,14 @@ struct virtqueue {
     bool enabled;
     uint64_t descriptors, available, used; // guest-physical addresses of the three areas
 
-    GMutex lock;
-    uint16_t last_available;   // next entry of the available ring to take
-    uint16_t used_index;       // next entry of the used ring to fill
-    uint16_t signalled_used;   // used_index at the last interrupt decision
+    GRecMutex lock;          // taken by io_lock_take(): a vCPU that waits for it does not hold up the others
+    uint16_t last_available; // next entry of the available ring to take
+    uint16_t used_index;     // next entry of the used ring to fill
+    uint16_t signalled_used; // used_index at the last interrupt decision
     bool signalled_valid;
-    bool notification;         // we want to be told of new buffers
-    unsigned in_flight;        // popped and not pushed yet
-    unsigned generation;       // counts resets: elements of an earlier one are dropped
+    bool notification;   // we want to be told of new buffers
+    unsigned in_flight;  // popped and not pushed yet
+    unsigned generation; // counts resets: elements of an earlier one are dropped
 
     uint8_t *descriptors_host, *available_host, *used_host; // NULL: not resolved
     uint64_t used_ram;
@@ -82,8 +82,8 @@ struct virtqueue {
 
 // What a kind of virtio device is.
 struct virtio_ops {
-    uint16_t id;                                       // enum virtio_id
-    uint64_t features;                                 // device-specific ones, always offered
+    uint16_t id;       // enum virtio_id
+    uint64_t features; // device-specific ones, always offered
     // A queue has new buffers. Called on the vCPU's thread with no lock held, or with the machine lock where
     // notify_locked is set; possibly on several threads at once.
     void (*queue_notify)(struct virtio_device *device, struct virtqueue *queue);
@@ -107,15 +107,15 @@ struct virtio_device {
     const struct virtio_transport *transport;
     void *transport_opaque;
     struct machine *machine;
-    const char *name;      // for log messages
-    uint8_t *config;       // device-specific configuration, little-endian; the device's
+    const char *name; // for log messages
+    uint8_t *config;  // device-specific configuration, little-endian; the device's
     unsigned config_size;
     uint64_t host_features;
     uint64_t guest_features;
     uint8_t status;
     uint8_t config_generation;
     uint16_t config_vector;
-    _Atomic bool broken;   // the driver broke the rules: nothing is taken until a reset
+    _Atomic bool broken; // the driver broke the rules: nothing is taken until a reset
     struct virtqueue queues[VIRTIO_QUEUES_MAX];
 };
 
@@ -125,8 +125,8 @@ void virtio_device_init(struct virtio_device *device, struct machine *machine, c
 void virtio_device_exit(struct virtio_device *device);
 // Adds queue number INDEX with up to SIZE (a power of two) descriptors. Before the device is on its transport.
 struct virtqueue *virtio_add_queue(struct virtio_device *device, unsigned index, unsigned size);
-void virtio_device_reset(struct virtio_device *device);   // machine lock held
-void virtio_device_loaded(struct virtio_device *device);  // after the fields were read: finds the rings again
+void virtio_device_reset(struct virtio_device *device);  // machine lock held
+void virtio_device_loaded(struct virtio_device *device); // after the fields were read: finds the rings again
 void virtio_set_status(struct virtio_device *device, uint8_t status);
 void virtio_set_features(struct virtio_device *device, uint64_t features);
 // CONFIG changed: bumps the generation and interrupts the guest. Machine lock held.

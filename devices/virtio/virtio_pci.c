@@ -18,7 +18,7 @@ enum {
     AREA_SIZE = 0x1000,
     MODERN_SIZE = 0x4000,
     NOTIFY_MULTIPLIER = 4,
-    LEGACY_HEADER = 20,      // 24 with MSI-X; the device's configuration follows
+    LEGACY_HEADER = 20, // 24 with MSI-X; the device's configuration follows
     LEGACY_HEADER_MSIX = 24,
 };
 
@@ -73,15 +73,14 @@ static uint8_t take_interrupt_status(struct virtio_pci *proxy)
 
 static uint16_t checked_vector(struct virtio_pci *proxy, uint16_t vector)
 {
-    return proxy->pci.msix_cap && vector < VIRTIO_QUEUES_MAX + 1 && vector < proxy->vectors ? vector : VIRTIO_NO_VECTOR;
+    return proxy->pci.msix_cap && vector < proxy->vectors ? vector : VIRTIO_NO_VECTOR;
 }
 
 // ---- Common configuration structure (4.1.4.3) -------------------------------------------------------------------
 
 static struct virtqueue *selected_queue(struct virtio_pci *proxy)
 {
-    static const unsigned none = VIRTIO_QUEUES_MAX;
-    if (proxy->queue_select >= none || !proxy->virtio.queues[proxy->queue_select].max_size)
+    if (proxy->queue_select >= VIRTIO_QUEUES_MAX || !proxy->virtio.queues[proxy->queue_select].max_size)
         return NULL;
     return &proxy->virtio.queues[proxy->queue_select];
 }
@@ -381,8 +380,8 @@ static uint64_t legacy_read(void *opaque, uint64_t offset, unsigned size)
     struct virtio_pci *proxy = opaque;
     machine_lock(proxy->pci.device.machine);
     unsigned header = legacy_header(proxy);
-    uint64_t value = offset < header ? legacy_header_read(proxy, offset)
-                                     : config_read(&proxy->virtio, offset - header, size);
+    uint64_t value =
+        offset < header ? legacy_header_read(proxy, offset) : config_read(&proxy->virtio, offset - header, size);
     machine_unlock(proxy->pci.device.machine);
     return value;
 }

@@ -12,12 +12,12 @@ struct virtio_pci {
     struct pci_device pci; // first: it starts with struct device
     struct virtio_device virtio;
     struct region modern, legacy;
-    unsigned vectors;              // of MSI-X
-    uint8_t config_access;         // offset of the capability that reaches the BARs by configuration space
+    unsigned vectors;      // of MSI-X
+    uint8_t config_access; // offset of the capability that reaches the BARs by configuration space
     uint32_t feature_select, driver_feature_select, queue_select;
-    uint64_t driver_features;      // as written, before they are taken
+    uint64_t driver_features; // as written, before they are taken
     _Atomic uint8_t interrupt_status;
-    _Atomic bool intx_pending;     // a deferred call will bring INTx up to date
+    _Atomic bool intx_pending; // a deferred call will bring INTx up to date
 };
 
 struct virtio_pci_description {

@@ -16,9 +16,9 @@ struct descriptor { // struct virtq_desc
 enum { DESCRIPTOR_NEXT = 1, DESCRIPTOR_WRITE = 2, DESCRIPTOR_INDIRECT = 4 };
 enum { AVAILABLE_NO_INTERRUPT = 1, USED_NO_NOTIFY = 1 };
 
-#define RING_HEADER       4
-#define SPLIT_PAGES_MAX   65536 // pages of buffers that do not lie in one mapping, per chain
-#define VECTORS_MAX       (VIRTQUEUE_CHAIN_MAX + 64)
+#define RING_HEADER     4
+#define SPLIT_PAGES_MAX 65536 // pages of buffers that do not lie in one mapping, per chain
+#define VECTORS_MAX     (VIRTQUEUE_CHAIN_MAX + 64)
 
 // ---- The rings in memory ----------------------------------------------------------------------------------------
 
@@ -88,13 +88,13 @@ bool virtqueue_enable(struct virtqueue *queue)
         available = address_space_dma(memory, queue->available, RING_HEADER + 2ull * size + 2, NULL);
         used = address_space_dma(memory, queue->used, RING_HEADER + 8ull * size + 2, &used_ram);
     }
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     queue->descriptors_host = descriptors;
     queue->available_host = available;
     queue->used_host = used;
     queue->used_ram = used_ram;
     queue->enabled = descriptors && available && used;
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     if (!queue->enabled)
         virtio_broken(device, "a queue is not in memory, or its size or alignment is wrong");
     return queue->enabled;
@@ -102,7 +102,7 @@ bool virtqueue_enable(struct virtqueue *queue)
 
 void virtqueue_reset(struct virtqueue *queue)
 {
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     queue->enabled = false;
     queue->size = queue->max_size;
     queue->vector = VIRTIO_NO_VECTOR;
@@ -113,7 +113,7 @@ void virtqueue_reset(struct virtqueue *queue)
     queue->notification = true;
     queue->in_flight = 0;
     queue->generation++;
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
 }
 
 // ---- Chains to elements -----------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ void *virtqueue_pop(struct virtqueue *queue, size_t size)
     struct virtqueue_element *element = NULL;
     const char *wrong = NULL;
 
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     if (queue->enabled && !queue->device->broken) {
         uint16_t waiting = available_index(queue) - queue->last_available;
         if (waiting > queue->size) {
@@ -273,7 +273,7 @@ void *virtqueue_pop(struct virtqueue *queue, size_t size)
                 used_store16(queue, RING_HEADER + 8 * queue->size, queue->last_available);
         }
     }
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     if (wrong)
         virtio_broken(queue->device, wrong);
     return element;
@@ -284,10 +284,10 @@ void *virtqueue_pop_head(struct virtqueue *queue, uint16_t head, size_t size)
     struct virtqueue_element *element = NULL;
     const char *wrong = NULL;
 
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     if (queue->enabled && !queue->device->broken)
         element = take_chain(queue, head, size, &wrong);
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     if (wrong)
         virtio_broken(queue->device, wrong);
     return element;
@@ -318,7 +318,7 @@ void virtqueue_push_all(struct virtqueue_element **elements, const uint64_t *wri
         ids[i].generation = elements[i]->generation;
         element_free(elements[i]);
     }
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     for (unsigned i = 0; i < count; i++) {
         if (ids[i].generation != queue->generation || !queue->enabled)
             continue;
@@ -331,7 +331,7 @@ void virtqueue_push_all(struct virtqueue_element **elements, const uint64_t *wri
     }
     if (queue->enabled)
         used_store16(queue, 2, queue->used_index);
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
 }
 
 void virtqueue_push(struct virtqueue_element *element, uint64_t written)
@@ -342,22 +342,22 @@ void virtqueue_push(struct virtqueue_element *element, uint64_t written)
 void virtqueue_unpop(struct virtqueue_element *element)
 {
     struct virtqueue *queue = element->queue;
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     if (element->generation == queue->generation) {
         queue->last_available--;
         queue->in_flight--;
     }
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     element_free(element);
 }
 
 void virtqueue_drop(struct virtqueue_element *element)
 {
     struct virtqueue *queue = element->queue;
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     if (element->generation == queue->generation)
         queue->in_flight--;
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     element_free(element);
 }
 
@@ -388,25 +388,25 @@ static bool guest_wants_interrupt(struct virtqueue *queue)
 
 void virtqueue_notify(struct virtqueue *queue)
 {
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     bool wanted = guest_wants_interrupt(queue);
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     if (wanted)
         queue->device->transport->interrupt_queue(queue->device->transport_opaque, queue);
 }
 
 bool virtqueue_empty(struct virtqueue *queue)
 {
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     bool empty = !queue->enabled || queue->device->broken || available_index(queue) == queue->last_available;
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     return empty;
 }
 
 bool virtqueue_set_notification(struct virtqueue *queue, bool on)
 {
     bool more = false;
-    g_mutex_lock(&queue->lock);
+    io_lock_take(&queue->lock);
     if (queue->enabled && !queue->device->broken) {
         queue->notification = on;
         if (virtio_has(queue->device, VIRTIO_F_EVENT_IDX)) {
@@ -418,7 +418,7 @@ bool virtqueue_set_notification(struct virtqueue *queue, bool on)
         atomic_thread_fence(memory_order_seq_cst); // our wish is out before we look again
         more = on && available_index(queue) != queue->last_available;
     }
-    g_mutex_unlock(&queue->lock);
+    io_lock_release(&queue->lock);
     return more;
 }
 
