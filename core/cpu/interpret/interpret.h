@@ -247,7 +247,8 @@ enum insn_class {
     CLASS_SENSITIVE, // sees and may change any state: flags and RIP are exact around it, and the block ends after it
 };
 // What must be switched on in CR0, CR4 and XCR0, checked when the block is decoded: #UD or #NM in place of the handler.
-enum insn_gate { GATE_NONE, GATE_X87, GATE_WAIT, GATE_MMX, GATE_SSE, GATE_AVX, GATE_XSAVE };
+// GATE_VECTOR: as GATE_MMX when an operand is an MMX register, else as GATE_SSE. Pending x87 exceptions are the handlers'.
+enum insn_gate { GATE_NONE, GATE_X87, GATE_WAIT, GATE_MMX, GATE_SSE, GATE_AVX, GATE_XSAVE, GATE_VECTOR };
 
 // What the decoder knows, for insn_bind.
 struct decoded {
@@ -268,6 +269,7 @@ struct insn_row {
     insn_bind *bind;    // chooses in place of reg and mem when set
     uint8_t encoding;   // 0: any, else 1 + ZydisInstructionEncoding
     uint8_t opcode_map; // 0: any, else 1 + ZydisOpcodeMap
+    const void *data;   // the handler's own, e.g. the kernel of a vector operation
 };
 // Slices end with a row of mnemonic 0 (ZYDIS_MNEMONIC_INVALID). The master list is in table.c.
 extern const struct insn_row interpret_rows_integer[];
@@ -275,6 +277,11 @@ extern const struct insn_row interpret_rows_bits[];
 extern const struct insn_row interpret_rows_string[];
 extern const struct insn_row interpret_rows_flow[];
 extern const struct insn_row interpret_rows_system[];
+extern const struct insn_row interpret_rows_x87[];
+extern const struct insn_row interpret_rows_state[]; // FXSAVE and XSAVE families, LDMXCSR
+extern const struct insn_row interpret_rows_vector[]; // MMX, SSE to SSE4.2, AVX, AVX2: moves and integer lanes
+extern const struct insn_row interpret_rows_float[];  // SSE, AVX, FMA, F16C arithmetic
+extern const struct insn_row interpret_rows_crypto[]; // AES, PCLMULQDQ, CRC32
 extern const struct insn_row *const interpret_slices[];
 // The row for D, or NULL.
 const struct insn_row *interpret_row(const struct decoded *d);
