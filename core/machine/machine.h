@@ -87,9 +87,26 @@ struct machine {
     char *stop_reason;       // for people: why it is not running, or NULL
     bool no_reboot;
     bool a20;
+    int exit_status;         // what the process ends with once the state is SHUTDOWN
     GList *listeners;        // owned by machine.c
     struct machine_private *private;
 };
+
+// An empty machine: lock, clock, RAM mapped below and above 4 GiB, address spaces, PCI bus; no processors, no devices.
+// The board and unit tests build on it. CLOCK NULL: one that follows the host; a manual one is taken over.
+struct machine *machine_create(uint64_t ram_size, struct clock *clock, GError **error);
+// Processors first, then devices in reverse order, then the rest. Requests that are still queued are dropped.
+void machine_destroy(struct machine *machine);
+// Every device to power-on state, in order of creation, PCI functions before all; then the processors. Lock held, vCPUs
+// parked.
+void machine_reset_devices(struct machine *machine);
+// After the fields of all devices were loaded: BARs and interrupt lines are put in place, then each class's loaded().
+bool machine_state_loaded(struct machine *machine, GError **error);
+// Ends the run: SHUTDOWN with this exit status. As machine_request_shutdown(), which uses 0.
+void machine_request_exit(struct machine *machine, const char *reason, int status);
+// A20 gate: closed, bit 20 of CPU and DMA addresses below 4 GiB would be forced to 0. Open and closed states are kept for
+// software that reads them back; addresses are never masked, as on every PC since 2013 (SDM vol. 1, 20.1).
+void machine_set_a20(struct machine *machine, bool open);
 
 struct machine_options;      // core/machine/options.h: the description that command line and machine.conf fill in
 

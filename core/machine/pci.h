@@ -35,6 +35,8 @@ struct pci_device {
     unsigned next_capability;                  // where the next one goes
     uint8_t msi_cap, msix_cap;                 // offsets, 0: none
     struct pci_msix *msix;
+    uint8_t *msix_state;                       // table and pending bits, for saving
+    uint32_t msix_state_size;
     bool intx_level;
     pci_config_read_fn *config_reading;        // before a read: bring config[] up to date; may be NULL
     pci_config_write_fn *config_written;       // after a write took effect; may be NULL
@@ -75,10 +77,51 @@ void pci_dma_write(struct pci_device *pci, uint64_t address, const void *data, u
 uint32_t pci_config_read(struct pci_bus *bus, uint8_t bus_number, uint8_t devfn, unsigned offset, unsigned size);
 void pci_config_write(struct pci_bus *bus, uint8_t bus_number, uint8_t devfn, unsigned offset, uint32_t value,
                       unsigned size);
+// After state was loaded: maps the BARs where the registers say.
+void pci_bus_loaded(struct pci_bus *bus);
+void pci_bus_reset(struct pci_bus *bus); // pci_device_reset() of every device
+struct pci_device *pci_bus_device(struct pci_bus *bus, uint8_t devfn); // or NULL
+bool pci_pirq_level(struct pci_bus *bus, unsigned pirq);
+// Which of PIRQ A-D (0-3) a function's pin (1-4) is wired to: (slot + pin - 2) & 3, as on the i440FX reference board.
+static inline unsigned pci_pirq(uint8_t devfn, unsigned pin)
+{
+    return ((devfn >> 3) + pin - 2) & 3;
+}
 // The chipset's interrupt router: PIRQ A-D (0-3) changed level.
 void pci_bus_set_router(struct pci_bus *bus, irq_fn *fn, void *opaque);
 void pci_bus_foreach(struct pci_bus *bus, void (*fn)(struct pci_device *pci, void *opaque), void *opaque);
 
+// Between pci.c and pci_msi.c.
+void pci_msi_config_written(struct pci_device *pci, unsigned offset, unsigned size);
+void pci_msi_reset(struct pci_device *pci);
+void pci_msi_loaded(struct pci_device *pci);
+void pci_msix_free(struct pci_device *pci);
+
 extern const struct field pci_device_fields[]; // include with FIELD_STRUCT(..., pci, pci_device_fields)
+
+// Configuration registers (PCI 3.0, chapter 6).
+#define PCI_VENDOR_ID        0x00
+#define PCI_DEVICE_ID        0x02
+#define PCI_COMMAND          0x04
+#define PCI_STATUS           0x06
+#define PCI_REVISION         0x08
+#define PCI_PROG_IF          0x09
+#define PCI_SUBCLASS         0x0a
+#define PCI_CLASS            0x0b
+#define PCI_HEADER_TYPE      0x0e
+#define PCI_BAR0             0x10
+#define PCI_SUBSYSTEM_VENDOR 0x2c
+#define PCI_SUBSYSTEM_ID     0x2e
+#define PCI_ROM_BASE         0x30
+#define PCI_CAPABILITIES     0x34
+#define PCI_INTERRUPT_LINE   0x3c
+#define PCI_INTERRUPT_PIN    0x3d
+
+#define PCI_COMMAND_IO       0x001
+#define PCI_COMMAND_MEMORY   0x002
+#define PCI_COMMAND_MASTER   0x004
+#define PCI_COMMAND_NO_INTX  0x400
+#define PCI_STATUS_INTERRUPT 0x008
+#define PCI_STATUS_CAPS      0x010
 
 #endif

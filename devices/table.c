@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The device table: one row per device class, grouped as the folders are. A new device is one file and one row here.
+#include "core/machine/device.h"
+
+#define DEVICES(row)
+
+#define DECLARE(name) extern const struct device_class name##_class;
+#define ROW(name)     &name##_class,
+
+DEVICES(DECLARE)
+const struct device_class *const device_classes[] = {DEVICES(ROW) NULL};
