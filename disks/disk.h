@@ -31,23 +31,47 @@ struct disk_request {
 
 enum disk_open_flag {
     DISK_OPEN_READ_ONLY = 1 << 0,
-    DISK_OPEN_DIRECT = 1 << 1,     // O_DIRECT
-    DISK_OPEN_NO_BACKING = 1 << 2, // this file alone
-    DISK_OPEN_FORCE = 1 << 3,      // ignore locks (information only; never for writing)
+    DISK_OPEN_DIRECT = 1 << 1,        // O_DIRECT
+    DISK_OPEN_NO_BACKING = 1 << 2,    // this file alone
+    DISK_OPEN_FORCE = 1 << 3,         // ignore locks (information only; never for writing)
+    DISK_OPEN_THREADS = 1 << 4,       // threads even where the host has io_uring
+    DISK_OPEN_POLLED = 1 << 5,        // the caller's own thread finishes requests: disk_poll()
+    DISK_OPEN_DETECT_ZEROES = 1 << 6, // writes of nothing but zeroes become write-zeroes that may unmap
+    DISK_OPEN_ACCEPT_BASE = 1 << 7,   // do not compare the base with what the overlay remembers of it
+};
+
+struct file_hooks;
+struct disk_options {
+    const char *format; // NULL probes
+    unsigned flags;
+    const char *snapshot;     // name or id of an internal snapshot, read-only; NULL: the present state
+    struct file_hooks *hooks; // tests only, see disks/file.h
 };
 
 // FORMAT: "raw", "qcow2", "vmdk", "vdi", "vhd"; NULL probes by content. The error says what is wrong with which file.
 struct disk *disk_open(const char *path, const char *format, unsigned flags, GError **error);
+struct disk *disk_open_with(const char *path, const struct disk_options *options, GError **error);
 // Waits for requests in flight; flushes; never fails silently: the last error is logged.
 void disk_close(struct disk *disk);
 // Any thread. Requests complete in any order; a flush covers what completed before it was submitted.
 void disk_submit(struct disk *disk, struct disk_request *request);
 void disk_drain(struct disk *disk); // returns when nothing is in flight
+// Several requests submitted between the two go to the kernel in one call. Pairs may nest.
+void disk_plug(struct disk *disk);
+void disk_unplug(struct disk *disk);
+// DISK_OPEN_POLLED: calls DONE of finished requests on this thread (requests that had to block still finish on a thread
+// of the disk); with WAIT returns after at least one event. One thread at a time.
+void disk_poll(struct disk *disk, bool wait);
 
 uint64_t disk_size(struct disk *disk); // bytes
 bool disk_read_only(struct disk *disk);
+// Why a disk that was asked for writing is read-only (a variant that is not written), or NULL. Owned by the disk.
+const char *disk_read_only_reason(struct disk *disk);
+struct disk *disk_backing(struct disk *disk);    // the open base of an overlay, or NULL. Owned by DISK
+const char *disk_engine_name(struct disk *disk); // "io_uring" or "threads"
 const char *disk_format(struct disk *disk);
 const char *disk_path(struct disk *disk);
+// Drains first. Not on a disk with requests being submitted. A smaller size drops what lies beyond it.
 bool disk_resize(struct disk *disk, uint64_t size, GError **error);
 
 // Synchronous helpers for tools and tests: 0 or a negative errno.
@@ -56,5 +80,19 @@ int disk_write(struct disk *disk, uint64_t offset, const void *data, uint64_t le
 int disk_flush(struct disk *disk);
 int disk_discard(struct disk *disk, uint64_t offset, uint64_t length);
 int disk_write_zeroes(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags);
+
+// What is at OFFSET: one run of bytes that are alike.
+struct disk_extent {
+    uint64_t offset, length;
+    bool data; // stored somewhere; else it reads as zeroes
+    bool zero; // reads as zeroes
+    bool compressed;
+    bool present;     // decided by this chain at DEPTH (false: nobody ever wrote it)
+    unsigned depth;   // 0: the disk itself, 1: its base, ...
+    const char *path; // of the file that has the data, or NULL
+    uint64_t file_offset;
+};
+// Fills OUT for OFFSET and at most LENGTH bytes from there. May block. 0 or a negative errno.
+int disk_extent_at(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
 
 #endif
