@@ -66,6 +66,7 @@ struct pci_bus;
 struct screen;
 struct input;
 struct fw_cfg;
+struct drive;
 
 struct machine {
     GRecMutex lock;          // the machine lock
@@ -81,6 +82,7 @@ struct machine {
     struct irq isa_irq[16];  // connected by the chipset: 8259A and I/O APIC
     struct irq gsi[24];
     struct device *devices;  // in order of creation
+    struct drive *drives;    // core/machine/drive.h
     uint64_t ram_size, ram_below_4g;
     uint64_t ram_offset;     // of main memory in the backing
     enum run_state state;

@@ -43,15 +43,20 @@ enum virtio_status { // section 2.1
 struct virtio_device;
 struct virtqueue;
 
-// One chain of buffers that the guest gave us. OUT is what the device reads, IN what it writes; both point straight
-// into guest RAM and stay valid until the element is pushed or dropped. Owned by whoever popped it.
+struct virtqueue_write {
+    uint64_t ram_offset, length;
+};
+
+// One chain of buffers that the guest gave us. OUT is what the device reads, IN what it writes; both point straight into
+// guest RAM and stay valid until the element is pushed or dropped. Owned by whoever popped it, who may cut the vectors.
 struct virtqueue_element {
     struct virtqueue *queue;
     struct iovec *out, *in;
     unsigned out_count, in_count;
     uint64_t out_length, in_length; // sums of the vectors
     // The queue's own:
-    uint64_t *in_ram; // ram offset of each IN vector
+    struct virtqueue_write *writes; // what the IN vectors cover, as popped
+    unsigned write_count;
     uint16_t head;
     unsigned generation;
 };

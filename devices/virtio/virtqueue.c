@@ -122,7 +122,7 @@ void virtqueue_reset(struct virtqueue *queue)
 struct gather {
     struct virtqueue *queue;
     struct iovec out[VECTORS_MAX], in[VECTORS_MAX];
-    uint64_t in_ram[VECTORS_MAX];
+    struct virtqueue_write writes[VECTORS_MAX]; // one for each IN vector
     unsigned out_count, in_count;
     uint64_t out_length, in_length;
     unsigned pages; // that had to be looked up one by one
@@ -138,15 +138,17 @@ static bool gather_vector(struct gather *gather, bool in, uint8_t *host, uint64_
     else
         gather->out_length += length;
     if (last && (uint8_t *)last->iov_base + last->iov_len == host &&
-        (!in || gather->in_ram[*count - 1] + last->iov_len == ram_offset)) {
+        (!in || gather->writes[*count - 1].ram_offset + last->iov_len == ram_offset)) {
         last->iov_len += length;
+        if (in)
+            gather->writes[*count - 1].length += length;
         return true;
     }
     if (*count == VECTORS_MAX)
         return false;
     iov[*count] = (struct iovec){host, length};
     if (in)
-        gather->in_ram[*count] = ram_offset;
+        gather->writes[*count] = (struct virtqueue_write){ram_offset, length};
     ++*count;
     return true;
 }
@@ -215,7 +217,8 @@ static struct virtqueue_element *element_new(const struct gather *gather, uint16
     struct virtqueue *queue = gather->queue;
     size_t vectors = ALIGN_UP(size, sizeof(uint64_t));
     size_t out_bytes = gather->out_count * sizeof(struct iovec), in_bytes = gather->in_count * sizeof(struct iovec);
-    uint8_t *block = g_malloc(vectors + out_bytes + in_bytes + gather->in_count * sizeof(uint64_t));
+    size_t write_bytes = gather->in_count * sizeof(struct virtqueue_write);
+    uint8_t *block = g_malloc(vectors + out_bytes + in_bytes + write_bytes);
     memset(block, 0, vectors);
 
     struct virtqueue_element *element = (struct virtqueue_element *)block;
@@ -224,16 +227,17 @@ static struct virtqueue_element *element_new(const struct gather *gather, uint16
     element->generation = queue->generation;
     element->out = (struct iovec *)(block + vectors);
     element->in = (struct iovec *)(block + vectors + out_bytes);
-    element->in_ram = (uint64_t *)(block + vectors + out_bytes + in_bytes);
+    element->writes = (struct virtqueue_write *)(block + vectors + out_bytes + in_bytes);
+    element->write_count = gather->in_count;
     element->out_count = gather->out_count;
     element->in_count = gather->in_count;
     element->out_length = gather->out_length;
     element->in_length = gather->in_length;
     memcpy(element->out, gather->out, out_bytes);
     memcpy(element->in, gather->in, in_bytes);
-    memcpy(element->in_ram, gather->in_ram, gather->in_count * sizeof(uint64_t));
-    for (unsigned i = 0; i < element->in_count; i++)
-        ram_write_begin(queue->device->machine->ram, element->in_ram[i], element->in[i].iov_len);
+    memcpy(element->writes, gather->writes, write_bytes);
+    for (unsigned i = 0; i < element->write_count; i++)
+        ram_write_begin(queue->device->machine->ram, element->writes[i].ram_offset, element->writes[i].length);
     return element;
 }
 
@@ -298,8 +302,8 @@ void *virtqueue_pop_head(struct virtqueue *queue, uint16_t head, size_t size)
 static void element_free(struct virtqueue_element *element)
 {
     struct ram *ram = element->queue->device->machine->ram;
-    for (unsigned i = 0; i < element->in_count; i++)
-        ram_write_end(ram, element->in_ram[i], element->in[i].iov_len);
+    for (unsigned i = 0; i < element->write_count; i++)
+        ram_write_end(ram, element->writes[i].ram_offset, element->writes[i].length);
     g_free(element);
 }
 

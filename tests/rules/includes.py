@@ -15,7 +15,7 @@ ALLOWED = {
     "core/memory": ["core/base"],
     "core/cpu": ["core/base", "core/memory"],
     "core/screen": ["core/base"],
-    "core/machine": ["core/base", "core/memory", "core/cpu", "core/screen"],
+    "core/machine": ["core/base", "core/memory", "core/cpu", "core/screen", "disks/disk.h"],
     "core/state": ["core/base", "core/memory", "core/cpu", "core/machine", "core/screen", "disks"],
     "core/config": ["core/base", "core/machine/options.h", "disks", "core/control"],
     "core/control": ["core/base", "core/memory", "core/cpu", "core/machine", "core/screen", "core/state", "core/config"],
