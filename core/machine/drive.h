@@ -58,7 +58,7 @@ struct drive {
 struct drive *drive_new(struct machine *machine, const struct drive_options *options, GError **error);
 // The same around a disk that is open already (taken over; may be NULL): tests, and drives made by programs.
 struct drive *drive_new_with_disk(struct machine *machine, const char *id, enum drive_kind kind, struct disk *disk);
-// Takes it off the machine and closes the disk. The device is gone by then.
+// Takes it off the machine and closes the disk. The device that shows a drive owns it and calls this in unrealize().
 void drive_free(struct drive *drive);
 struct drive *drive_find(struct machine *machine, const char *id); // NULL: there is none
 void drive_set_client(struct drive *drive, const struct drive_client *client, void *opaque);

@@ -235,6 +235,8 @@ uint32_t pci_config_read(struct pci_bus *bus, uint8_t bus_number, uint8_t devfn,
     struct pci_device *pci = bus_number == 0 ? bus->devices[devfn] : NULL;
     if (!pci || offset + size > PCI_CONFIG_SIZE)
         return ~0u >> (32 - 8 * size);
+    if (pci->config_reading)
+        pci->config_reading(pci, offset, size);
     return load_le(pci->config + offset, size);
 }
 

@@ -326,11 +326,7 @@ static bool virtio_blk_realize(struct device *device, GError **error)
 static void virtio_blk_unrealize(struct device *device)
 {
     struct virtio_blk *blk = (struct virtio_blk *)device;
-    if (blk->drive && blk->proxy.virtio.ops) {
-        drive_cancel_parked(blk->drive);
-        drive_drain(blk->drive);
-        drive_set_client(blk->drive, NULL, NULL);
-    }
+    drive_free(blk->drive);
     virtio_pci_unrealize(&blk->proxy);
     g_free(blk->parked);
 }
