@@ -2,7 +2,8 @@
 // The device table: one row per device class, grouped as the folders are. A new device is one file and one row here.
 #include "core/machine/device.h"
 
-#define DEVICES(row)
+#define DEVICES(row) \
+    row(i8042)
 
 #define DECLARE(name) extern const struct device_class name##_class;
 #define ROW(name)     &name##_class,
