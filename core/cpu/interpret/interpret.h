@@ -278,9 +278,17 @@ extern const struct insn_row interpret_rows_string[];
 extern const struct insn_row interpret_rows_flow[];
 extern const struct insn_row interpret_rows_system[];
 extern const struct insn_row interpret_rows_x87[];
-extern const struct insn_row interpret_rows_state[]; // FXSAVE and XSAVE families, LDMXCSR
-extern const struct insn_row interpret_rows_vector[]; // MMX, SSE to SSE4.2, AVX, AVX2: moves and integer lanes
-extern const struct insn_row interpret_rows_float[];  // SSE, AVX, FMA, F16C arithmetic
+extern const struct insn_row interpret_rows_x87_function[]; // roots, remainders, transcendentals
+extern const struct insn_row interpret_rows_x87_control[];  // words, environment, stack pointer
+extern const struct insn_row interpret_rows_state[];        // FXSAVE and XSAVE families, LDMXCSR
+extern const struct insn_row interpret_rows_mmx[];
+extern const struct insn_row interpret_rows_vector[];  // MMX, SSE to SSE4.2, AVX2: integer lanes
+extern const struct insn_row interpret_rows_shuffle[]; // packing, shuffles, blends, permutations
+extern const struct insn_row interpret_rows_move[];    // moves, extracts, inserts
+extern const struct insn_row interpret_rows_text[];    // PCMPESTRI and its kin
+extern const struct insn_row interpret_rows_float[];   // SSE, AVX, F16C arithmetic
+extern const struct insn_row interpret_rows_fma[];
+extern const struct insn_row interpret_rows_avx[];    // masked moves, gathers
 extern const struct insn_row interpret_rows_crypto[]; // AES, PCLMULQDQ, CRC32
 extern const struct insn_row *const interpret_slices[];
 // The row for D, or NULL.

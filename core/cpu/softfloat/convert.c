@@ -49,6 +49,25 @@ struct float80 f64_to_f80(struct float_env *env, uint64_t a)
     return round_f80_full(env, widened(env, parts_f64(env, a)));
 }
 
+static struct float80 widen(struct parts p, bool *denormal)
+{
+    struct float_env env = {.precision = 64, .masks = FLOAT_ALL};
+    *denormal = p.denormal;
+    return round_f80_full(&env, p);
+}
+
+struct float80 f32_widen(uint32_t a, bool *denormal)
+{
+    struct float_env env = {0};
+    return widen(parts_f32(&env, a), denormal);
+}
+
+struct float80 f64_widen(uint64_t a, bool *denormal)
+{
+    struct float_env env = {0};
+    return widen(parts_f64(&env, a), denormal);
+}
+
 // Storing a register: a denormal f80 is no denormal operand, it underflows.
 static struct parts narrowed(struct float_env *env, struct float80 a)
 {

@@ -90,6 +90,7 @@ struct float80 f80_y_log2(struct float_env *env, struct float80 y, struct float8
 struct float80 f80_y_log2p1(struct float_env *env, struct float80 y, struct float80 x); // FYL2XP1
 struct float80 f80_atan(struct float_env *env, struct float80 y, struct float80 x);     // FPATAN
 // False: |A| is 2^63 or more, nothing is computed (C2). Pi has 66 bits, as in the processor (SDM vol. 1, 8.3.8).
+// SINE or COSINE may be NULL.
 bool f80_sincos(struct float_env *env, struct float80 a, struct float80 *sine, struct float80 *cosine);
 bool f80_tan(struct float_env *env, struct float80 a, struct float80 *tangent);
 
@@ -100,6 +101,9 @@ uint32_t f16_to_f32(struct float_env *env, uint16_t a); // VCVTPH2PS: no denorma
 uint16_t f32_to_f16(struct float_env *env, uint32_t a); // VCVTPS2PH: no FTZ
 struct float80 f32_to_f80(struct float_env *env, uint32_t a);
 struct float80 f64_to_f80(struct float_env *env, uint64_t a);
+// The same as operands of x87 arithmetic: nothing is raised, signaling NaNs stay, *DENORMAL tells a denormal.
+struct float80 f32_widen(uint32_t a, bool *denormal);
+struct float80 f64_widen(uint64_t a, bool *denormal);
 uint32_t f80_to_f32(struct float_env *env, struct float80 a);
 uint64_t f80_to_f64(struct float_env *env, struct float80 a);
 

@@ -362,28 +362,36 @@ static bool trigonometric_special(struct float_env *env, struct parts a, struct 
     return !*in_range;
 }
 
+// Just below one, and just below A: what is left of cosine and sine of tiny operands. The exact magnitude matters to
+// rounding and underflow.
+static void sine_and_cosine_of_tiny(struct parts a, struct parts *sine, struct parts *cosine)
+{
+    *cosine = parts_normal(false, -1, ~(u128)0);
+    *sine = parts_normalize(a.sign, a.exponent, a.significand - 1);
+}
+
 bool f80_sincos(struct float_env *env, struct float80 a80, struct float80 *sine, struct float80 *cosine)
 {
     struct parts a = parts_f80(a80), s, c;
     bool in_range;
     if (trigonometric_special(env, a, &s, &in_range)) {
-        if (in_range)
-            *sine = *cosine = round_f80_full(env, s);
-        return in_range;
-    }
-    if (a.class == PART_ZERO) {
-        *sine = a80;
-        *cosine = round_f80_full(env, one);
-        return true;
-    }
-    sine_and_cosine(a, &s, &c);
-    *cosine = finish(env, a.exponent < -70 ? parts_normal(false, -1, ~(u128)0) : c);
-    if (a.exponent < -70) { // just below A; tiny results need the exact magnitude
+        if (!in_range)
+            return false;
+        c = s;
+    } else if (a.class == PART_ZERO) {
         s = a;
-        s.significand -= 1;
-        s = parts_normalize(s.sign, s.exponent, s.significand);
+        c = one;
+    } else if (a.exponent < -70) {
+        sine_and_cosine_of_tiny(a, &s, &c);
+    } else {
+        sine_and_cosine(a, &s, &c);
+        s.significand |= 1; // never exact
+        c.significand |= 1;
     }
-    *sine = finish(env, s);
+    if (sine)
+        *sine = round_f80_full(env, s);
+    if (cosine)
+        *cosine = round_f80_full(env, c);
     return true;
 }
 

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What only AVX and AVX2 have: zeroing of registers, masked moves, gathers (SDM vol. 2).
+#include "core/cpu/interpret/vector.h"
+
+static const struct insn *run_vzeroupper(struct vcpu *v, const struct insn *i)
+{
+    memset(v->xsave.ymmh, 0, sizeof(v->xsave.ymmh[0]) * (i->code_size == 8 ? 16 : 8));
+    return i + 1;
+}
+
+static const struct insn *run_vzeroall(struct vcpu *v, const struct insn *i)
+{
+    memset(v->xsave.xmm, 0, sizeof(v->xsave.xmm[0]) * (i->code_size == 8 ? 16 : 8));
+    return run_vzeroupper(v, i);
+}
+
+// ---- Masked moves: only elements whose mask is negative touch memory
+// -------------------------------------------------
+
+static const struct insn *run_masked_load(struct vcpu *v, const struct insn *i)
+{
+    unsigned element = i->row->data ? 8 : 4, size = i->vector_length;
+    union vector mask, x = {0};
+    uint64_t linear;
+
+    vector_read(v, i, i->vvvv, &mask);
+    if (!insn_linear(v, i, size, ACCESS_READ, &linear))
+        return NULL;
+    for (unsigned k = 0; k < size; k += element)
+        if (mask.u8[k + element - 1] & 0x80 && !linear_load_slow(v, linear + k, x.u8 + k, element))
+            return NULL;
+    vex_write(v, i->reg, &x, size);
+    return i + 1;
+}
+
+static const struct insn *run_masked_store(struct vcpu *v, const struct insn *i)
+{
+    unsigned element = i->row->data ? 8 : 4, size = i->vector_length;
+    union vector mask, x;
+    uint64_t linear;
+
+    vector_read(v, i, i->vvvv, &mask);
+    vector_read(v, i, i->reg, &x);
+    if (!insn_linear(v, i, size, ACCESS_WRITE, &linear))
+        return NULL;
+    return masked_store(v, linear, x.u8, mask.u8, size, element) ? i + 1 : NULL;
+}
+
+static insn_handler *bind_masked(struct vcpu *v, const struct decoded *d, struct insn *i)
+{
+    if (!i->is_memory)
+        return NULL;
+    return d->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY ? run_masked_store : run_masked_load;
+}
+
+// ---- Gathers: elements in order; a fault leaves what was done, with the mask of the done elements cleared
+// -------------
+
+struct gather {
+    uint8_t index, element; // bytes of one index and of one element
+};
+
+static bool gather_element(struct vcpu *v, const struct insn *i, int64_t index, void *to, unsigned size)
+{
+    uint64_t offset = insn_offset(v, i) + ((uint64_t)index << i->scale), linear;
+    if (i->ea_flags & INSN_ADDRESS32)
+        offset = (uint32_t)offset;
+    else if (i->ea_flags & INSN_ADDRESS16)
+        offset = (uint16_t)offset;
+    return segment_linear(v, i, i->segment, offset, size, ACCESS_READ, &linear) &&
+           (size == 8 ? linear_load(v, linear, to, 8) : linear_load(v, linear, to, 4));
+}
+
+static const struct insn *run_gather(struct vcpu *v, const struct insn *i)
+{
+    const struct gather *g = i->row->data;
+    unsigned widest = g->index > g->element ? g->index : g->element, count = i->vector_length / widest;
+    unsigned size = count * g->element > 16 ? 32 : 16;
+    union vector index, mask, x;
+    bool good = true;
+
+    ymm_read(v, (unsigned)i->imm2, &index);
+    ymm_read(v, i->vvvv, &mask);
+    ymm_read(v, i->reg, &x);
+    for (unsigned k = 0; k < count && good; k++) {
+        unsigned at = k * g->element;
+        if (mask.u8[at + g->element - 1] & 0x80)
+            good = gather_element(v, i, g->index == 8 ? index.s64[k] : index.s32[k], x.u8 + at, g->element);
+        if (good)
+            memset(mask.u8 + at, 0, g->element);
+        else
+            // The elements that remain keep a full mask of the sign.
+            for (unsigned rest = k; rest < count; rest++)
+                memset(mask.u8 + rest * g->element, mask.s8[rest * g->element + g->element - 1] < 0 ? 0xff : 0,
+                       g->element);
+    }
+    unsigned used = count * g->element; // beyond it both registers are zeroed
+    memset(x.u8 + used, 0, sizeof(x) - used);
+    memset(mask.u8 + used, 0, sizeof(mask) - used);
+    vex_write(v, i->reg, &x, size);
+    vex_write(v, i->vvvv, &mask, size);
+    return good ? i + 1 : NULL;
+}
+
+static insn_handler *bind_gather(struct vcpu *v, const struct decoded *d, struct insn *i)
+{
+    unsigned index = (unsigned)(ZydisRegisterGetId(d->operands[1].mem.index) & 15);
+    if (d->operands[1].type != ZYDIS_OPERAND_TYPE_MEMORY || index == i->reg || index == i->vvvv || i->reg == i->vvvv)
+        return NULL;
+    i->index = VCPU_OFFSET(zero);
+    i->imm2 = index;
+    return run_gather;
+}
+
+#define AVX(name, register_form)                                                                                       \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_PLAIN, .gate = GATE_AVX, .reg = register_form                \
+    }
+#define AVX_MASKED(name, data_)                                                                                        \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_PLAIN, .gate = GATE_AVX, .bind = bind_masked, .data = data_  \
+    }
+#define GATHER(name, index_, element_)                                                                                 \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_MEMORY, .gate = GATE_AVX, .bind = bind_gather,               \
+        .data = &(const struct gather)                                                                                 \
+        {                                                                                                              \
+            index_, element_                                                                                           \
+        }                                                                                                              \
+    }
+static const char eight_bytes; // marks the rows of 8-byte elements
+
+const struct insn_row interpret_rows_avx[] = {
+    AVX(VZEROUPPER, run_vzeroupper),
+    AVX(VZEROALL, run_vzeroall),
+    AVX_MASKED(VMASKMOVPS, NULL),
+    AVX_MASKED(VMASKMOVPD, &eight_bytes),
+    AVX_MASKED(VPMASKMOVD, NULL),
+    AVX_MASKED(VPMASKMOVQ, &eight_bytes),
+    GATHER(VGATHERDPS, 4, 4),
+    GATHER(VGATHERQPS, 8, 4),
+    GATHER(VGATHERDPD, 4, 8),
+    GATHER(VGATHERQPD, 8, 8),
+    GATHER(VPGATHERDD, 4, 4),
+    GATHER(VPGATHERQD, 8, 4),
+    GATHER(VPGATHERDQ, 4, 8),
+    GATHER(VPGATHERQQ, 8, 8),
+    VECTOR_END,
+};

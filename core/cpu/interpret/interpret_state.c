@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// MXCSR, FXSAVE and the XSAVE family for the components x87, SSE and AVX (SDM vol. 1, 10.5 and chapter 13).
+#include "core/cpu/interpret/x87.h"
+
+#define MXCSR_MASK    0xffffu
+#define MXCSR_DEFAULT 0x1f80u
+#define COMPACTED     BIT(63)
+#define AVX_OFFSET    576u
+#define LEGACY_HEADER 160u // before the XMM registers
+
+static bool area_writable(struct vcpu *v, uint64_t linear, unsigned size)
+{
+    uint64_t last = linear + size - 1;
+    return linear_probe_write(v, linear, 1) &&
+           ((linear ^ last) < PAGE_SIZE || linear_probe_write(v, last & PAGE_MASK, 1));
+}
+
+static bool area_store(struct vcpu *v, uint64_t linear, const void *data, unsigned size)
+{
+    for (unsigned k = 0; k < size; k += 8)
+        if (!linear_store(v, linear + k, (const uint8_t *)data + k, 8))
+            return false;
+    return true;
+}
+
+static bool area_load(struct vcpu *v, uint64_t linear, void *data, unsigned size)
+{
+    for (unsigned k = 0; k < size; k += 8)
+        if (!linear_load(v, linear + k, (uint8_t *)data + k, 8))
+            return false;
+    return true;
+}
+
+static unsigned xmm_bytes(const struct insn *i)
+{
+    return i->code_size == 8 ? 256 : 128;
+}
+
+// Instruction and data pointers are 64 bits wide with REX.W, else offset and selector, which is deprecated and zero.
+static void image_pointers(const struct insn *i, struct xsave_area *image)
+{
+    if (!i->vex_w) {
+        image->fip = (uint32_t)image->fip;
+        image->fdp = (uint32_t)image->fdp;
+    }
+}
+
+// ---- MXCSR ----------------------------------------------------------------------------------------------------------
+
+static const struct insn *run_ldmxcsr(struct vcpu *v, const struct insn *i)
+{
+    uint32_t mxcsr;
+    if (!insn_load(v, i, &mxcsr, 4))
+        return NULL;
+    if (mxcsr & ~MXCSR_MASK)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    v->xsave.mxcsr = mxcsr;
+    return i + 1;
+}
+
+static const struct insn *run_stmxcsr(struct vcpu *v, const struct insn *i)
+{
+    return insn_store(v, i, &v->xsave.mxcsr, 4) ? i + 1 : NULL;
+}
+
+// ---- The x87 component ----------------------------------------------------------------------------------------------
+
+static void x87_restore(struct vcpu *v, const struct insn *i, const struct xsave_area *image)
+{
+    struct xsave_area *x = &v->xsave;
+    x->fcw = (uint16_t)((image->fcw & 0x1f3f) | 0x40);
+    x->fsw = image->fsw;
+    x->ftw = image->ftw;
+    x->fop = image->fop & 0x7ff;
+    x->fip = i->vex_w ? image->fip : (uint32_t)image->fip;
+    x->fdp = i->vex_w ? image->fdp : (uint32_t)image->fdp;
+    for (unsigned k = 0; k < 8; k++) {
+        memset(x->st[k].bytes, 0, 16);
+        memcpy(x->st[k].bytes, image->st[k].bytes, 10);
+    }
+    x87_update_summary(v);
+}
+
+static void x87_reset(struct vcpu *v)
+{
+    x87_init(v);
+    memset(v->xsave.st, 0, sizeof(v->xsave.st));
+}
+
+static bool x87_in_use(const struct vcpu *v)
+{
+    static const uint8_t zero[sizeof(v->xsave.st)];
+    const struct xsave_area *x = &v->xsave;
+    return x->fcw != 0x37f || x->fsw || x->ftw || x->fop || x->fip || x->fdp || memcmp(x->st, zero, sizeof(zero)) != 0;
+}
+
+// ---- FXSAVE, FXRSTOR ------------------------------------------------------------------------------------------------
+
+static const struct insn *run_fxsave(struct vcpu *v, const struct insn *i)
+{
+    uint64_t linear;
+    struct xsave_area image;
+    unsigned size = LEGACY_HEADER + xmm_bytes(i);
+    if (!insn_linear(v, i, 512, ACCESS_WRITE, &linear))
+        return NULL;
+    if (linear & 15)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    memcpy(&image, &v->xsave, 512);
+    image.reserved0 = 0;
+    image.mxcsr_mask = MXCSR_MASK;
+    image_pointers(i, &image);
+    for (unsigned k = 0; k < 8; k++)
+        memset(image.st[k].bytes + 10, 0, 6);
+    if (!area_writable(v, linear, 512) || !area_store(v, linear, &image, size))
+        return NULL;
+    return i + 1;
+}
+
+static const struct insn *run_fxrstor(struct vcpu *v, const struct insn *i)
+{
+    uint64_t linear;
+    struct xsave_area image;
+    unsigned size = LEGACY_HEADER + xmm_bytes(i);
+    if (!insn_linear(v, i, 512, ACCESS_READ, &linear))
+        return NULL;
+    if (linear & 15)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    if (!area_load(v, linear, &image, 512))
+        return NULL;
+    if (image.mxcsr & ~MXCSR_MASK)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    x87_restore(v, i, &image);
+    v->xsave.mxcsr = image.mxcsr;
+    memcpy(v->xsave.xmm, image.xmm, size - LEGACY_HEADER);
+    return i + 1;
+}
+
+// ---- XSAVE family ---------------------------------------------------------------------------------------------------
+
+static uint64_t requested(const struct vcpu *v)
+{
+    return v->xcr0 & ((uint64_t)(uint32_t)v->gpr[RDX] << 32 | (uint32_t)v->gpr[RAX]);
+}
+
+static bool all_zero(const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    for (size_t k = 0; k < size; k++)
+        if (p[k])
+            return false;
+    return true;
+}
+
+// XINUSE: components that are not in their initial state.
+static uint64_t in_use(const struct vcpu *v)
+{
+    return (x87_in_use(v) ? XCR0_X87 : 0) | (all_zero(v->xsave.xmm, sizeof(v->xsave.xmm)) ? 0 : XCR0_SSE) |
+           (all_zero(v->xsave.ymmh, sizeof(v->xsave.ymmh)) ? 0 : XCR0_AVX);
+}
+
+// Bit 0 of the kind: only components in use are written; bit 1: compacted format.
+enum save_kind { SAVE_PLAIN = 0, SAVE_OPTIMIZED = 1, SAVE_COMPACTED = 3 };
+
+static bool store_components(struct vcpu *v, const struct insn *i, uint64_t linear, uint64_t which, bool mxcsr)
+{
+    struct xsave_area image;
+    memcpy(&image, &v->xsave, LEGACY_HEADER);
+    image.reserved0 = 0;
+    image.mxcsr_mask = MXCSR_MASK;
+    image_pointers(i, &image);
+    for (unsigned k = 0; k < 8; k++)
+        memset(image.st[k].bytes + 10, 0, 6);
+    if (which & XCR0_X87 && !(area_store(v, linear, &image, 24) && area_store(v, linear + 32, image.st, 128)))
+        return false;
+    if (mxcsr && !area_store(v, linear + 24, &image.mxcsr, 8))
+        return false;
+    if (which & XCR0_SSE && !area_store(v, linear + LEGACY_HEADER, v->xsave.xmm, xmm_bytes(i)))
+        return false;
+    return !(which & XCR0_AVX) || area_store(v, linear + AVX_OFFSET, v->xsave.ymmh, xmm_bytes(i));
+}
+
+static const struct insn *save(struct vcpu *v, const struct insn *i, enum save_kind kind)
+{
+    uint64_t linear, mask = requested(v), used = in_use(v), header[2] = {0};
+    unsigned size = mask & XCR0_AVX ? AVX_OFFSET + 256 : AVX_OFFSET;
+
+    if (!insn_linear(v, i, size, ACCESS_WRITE, &linear))
+        return NULL;
+    if (linear & 63)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    if (!area_writable(v, linear, size))
+        return NULL;
+    if (kind == SAVE_COMPACTED) {
+        if (v->xsave.mxcsr != MXCSR_DEFAULT)
+            used |= XCR0_SSE;
+        header[0] = mask & used;
+        header[1] = mask | COMPACTED;
+    } else {
+        if (!area_load(v, linear + 512, header, 8))
+            return NULL;
+        header[0] = (header[0] & ~mask) | (mask & used);
+    }
+    uint64_t which = kind & SAVE_OPTIMIZED ? mask & used : mask;
+    bool mxcsr = kind == SAVE_COMPACTED ? which & XCR0_SSE : mask & (XCR0_SSE | XCR0_AVX);
+    if (!store_components(v, i, linear, which, mxcsr))
+        return NULL;
+    return area_store(v, linear + 512, header, kind == SAVE_COMPACTED ? 16 : 8) ? i + 1 : NULL;
+}
+
+static const struct insn *run_xsave(struct vcpu *v, const struct insn *i)
+{
+    return save(v, i, SAVE_PLAIN);
+}
+
+static const struct insn *run_xsaveopt(struct vcpu *v, const struct insn *i)
+{
+    return save(v, i, SAVE_OPTIMIZED);
+}
+
+static const struct insn *run_xsavec(struct vcpu *v, const struct insn *i)
+{
+    return save(v, i, SAVE_COMPACTED);
+}
+
+static const struct insn *run_xsaves(struct vcpu *v, const struct insn *i)
+{
+    return v->cpl ? insn_fault(v, EXCEPTION_GP, 0) : save(v, i, SAVE_COMPACTED);
+}
+
+static bool header_valid(const struct vcpu *v, const uint64_t header[8], bool must_be_compacted)
+{
+    for (unsigned k = 2; k < 8; k++)
+        if (header[k] && (k == 2 || header[1] & COMPACTED))
+            return false;
+    if (header[1] & COMPACTED)
+        return !(header[1] & ~COMPACTED & ~v->xcr0) && !(header[0] & ~header[1]);
+    return !must_be_compacted && !header[1] && !(header[0] & ~v->xcr0);
+}
+
+static void restore_components(struct vcpu *v, const struct insn *i, const struct xsave_area *image, uint64_t mask,
+                               uint64_t present)
+{
+    if (mask & present & XCR0_X87)
+        x87_restore(v, i, image);
+    else if (mask & XCR0_X87)
+        x87_reset(v);
+    unsigned bytes = xmm_bytes(i);
+    if (mask & present & XCR0_SSE)
+        memcpy(v->xsave.xmm, image->xmm, bytes);
+    else if (mask & XCR0_SSE)
+        memset(v->xsave.xmm, 0, bytes);
+    if (mask & present & XCR0_AVX)
+        memcpy(v->xsave.ymmh, image->ymmh, bytes);
+    else if (mask & XCR0_AVX)
+        memset(v->xsave.ymmh, 0, bytes);
+}
+
+static const struct insn *restore(struct vcpu *v, const struct insn *i, bool must_be_compacted)
+{
+    uint64_t linear, mask = requested(v);
+    struct xsave_area image;
+    unsigned size = mask & XCR0_AVX ? AVX_OFFSET + 256 : AVX_OFFSET;
+
+    if (!insn_linear(v, i, size, ACCESS_READ, &linear))
+        return NULL;
+    if (linear & 63)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    if (!area_load(v, linear, &image, size))
+        return NULL;
+    uint64_t header[8];
+    memcpy(header, (const uint8_t *)&image + offsetof(struct xsave_area, xstate_bv), sizeof(header));
+    if (!header_valid(v, header, must_be_compacted))
+        return insn_fault(v, EXCEPTION_GP, 0);
+
+    bool compacted = header[1] & COMPACTED;
+    uint32_t mxcsr = v->xsave.mxcsr;
+    if (compacted && mask & XCR0_SSE)
+        mxcsr = header[0] & XCR0_SSE ? image.mxcsr : MXCSR_DEFAULT;
+    else if (!compacted && mask & (XCR0_SSE | XCR0_AVX))
+        mxcsr = image.mxcsr;
+    if (mxcsr & ~MXCSR_MASK)
+        return insn_fault(v, EXCEPTION_GP, 0);
+    v->xsave.mxcsr = mxcsr;
+    restore_components(v, i, &image, mask, header[0]);
+    return i + 1;
+}
+
+static const struct insn *run_xrstor(struct vcpu *v, const struct insn *i)
+{
+    return restore(v, i, false);
+}
+
+static const struct insn *run_xrstors(struct vcpu *v, const struct insn *i)
+{
+    return v->cpl ? insn_fault(v, EXCEPTION_GP, 0) : restore(v, i, true);
+}
+
+#define ROW(name, gate_, handler)                                                                                      \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_MEMORY, .gate = gate_, .mem = handler                        \
+    }
+#define ROWS(name, gate_, handler) ROW(name, gate_, handler), ROW(name##64, gate_, handler)
+
+const struct insn_row interpret_rows_state[] = {
+    ROW(LDMXCSR, GATE_SSE, run_ldmxcsr),  ROW(STMXCSR, GATE_SSE, run_stmxcsr),
+    ROW(VLDMXCSR, GATE_AVX, run_ldmxcsr), ROW(VSTMXCSR, GATE_AVX, run_stmxcsr),
+    ROWS(FXSAVE, GATE_X87, run_fxsave),   ROWS(FXRSTOR, GATE_X87, run_fxrstor),
+    ROWS(XSAVE, GATE_XSAVE, run_xsave),   ROWS(XSAVEOPT, GATE_XSAVE, run_xsaveopt),
+    ROWS(XSAVEC, GATE_XSAVE, run_xsavec), ROWS(XSAVES, GATE_XSAVE, run_xsaves),
+    ROWS(XRSTOR, GATE_XSAVE, run_xrstor), ROWS(XRSTORS, GATE_XSAVE, run_xrstors),
+    {.mnemonic = ZYDIS_MNEMONIC_INVALID},
+};
