@@ -2,8 +2,20 @@
 // The device table: one row per device class, grouped as the folders are. A new device is one file and one row here.
 #include "core/machine/device.h"
 
-#define DEVICES(row) \
+// clang-format off
+#define CHIPSET(row)
+
+#define INPUT(row) \
     row(i8042)
+
+#define STORAGE(row) \
+    row(piix3_ide) \
+    row(virtio_blk)
+
+#define NET(row)
+
+#define DEVICES(row) CHIPSET(row) INPUT(row) STORAGE(row) NET(row)
+// clang-format on
 
 #define DECLARE(name) extern const struct device_class name##_class;
 #define ROW(name)     &name##_class,

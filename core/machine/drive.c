@@ -148,7 +148,8 @@ void drive_submit(struct drive *drive, struct drive_request *request)
     int wrong = check(drive, &request->disk);
     TRACE(drive_submit, "%s op %d offset %" PRIu64 " length %" PRIu64, drive->id, request->disk.op,
           request->disk.offset, request->disk.length);
-    if (request->locked)
+    bool locked = request->locked; // the request may be gone when it was submitted
+    if (locked)
         drive->submitting++;
     if (wrong) {
         finish(request, wrong);
@@ -156,7 +157,7 @@ void drive_submit(struct drive *drive, struct drive_request *request)
         count(drive, &request->disk);
         disk_submit(drive->disk, &request->disk);
     }
-    if (request->locked)
+    if (locked)
         drive->submitting--;
 }
 
