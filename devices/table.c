@@ -14,7 +14,10 @@
 
 #define NET(row)
 
-#define DEVICES(row) CHIPSET(row) INPUT(row) STORAGE(row) NET(row)
+#define DISPLAY(row) \
+    row(vga)
+
+#define DEVICES(row) CHIPSET(row) INPUT(row) STORAGE(row) NET(row) DISPLAY(row)
 // clang-format on
 
 #define DECLARE(name) extern const struct device_class name##_class;
