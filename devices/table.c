@@ -2,26 +2,43 @@
 // The device table: one row per device class, grouped as the folders are. A new device is one file and one row here.
 #include "core/machine/device.h"
 
-// clang-format off
-#define CHIPSET(row)
+#define CHIPSET(row)                                                                                                   \
+    row(i440fx)                                                                                                        \
+    row(piix3)                                                                                                         \
+    row(piix4_pm)                                                                                                      \
+    row(i8259)                                                                                                         \
+    row(ioapic)                                                                                                        \
+    row(i8254)                                                                                                         \
+    row(rtc)                                                                                                           \
+    row(hpet)                                                                                                          \
+    row(i8237)                                                                                                         \
+    row(debug_ports)                                                                                                   \
+    row(debug_exit)                                                                                                    \
+    row(pc_testdev)                                                                                                    \
+    row(pci_testdev)
 
-#define INPUT(row) \
+#define FIRMWARE(row)                                                                                                  \
+    row(fw_cfg)                                                                                                        \
+    row(direct_boot)
+
+#define CHAR(row)                                                                                                      \
+    row(serial)
+
+#define INPUT(row)                                                                                                     \
     row(i8042)
 
-#define STORAGE(row) \
-    row(piix3_ide) \
+#define DISPLAY(row)                                                                                                   \
+    row(vga)
+
+#define STORAGE(row)                                                                                                   \
+    row(piix3_ide)                                                                                                     \
     row(virtio_blk)
 
 #define NET(row)
 
-#define DISPLAY(row) \
-    row(vga)
-
-#define DEVICES(row) CHIPSET(row) INPUT(row) STORAGE(row) NET(row) DISPLAY(row)
-// clang-format on
-
 #define DECLARE(name) extern const struct device_class name##_class;
 #define ROW(name)     &name##_class,
+#define DEVICES(row)  CHIPSET(row) FIRMWARE(row) CHAR(row) INPUT(row) DISPLAY(row) STORAGE(row) NET(row)
 
 DEVICES(DECLARE)
 const struct device_class *const device_classes[] = {DEVICES(ROW) NULL};

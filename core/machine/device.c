@@ -21,6 +21,14 @@ static struct device *find_device(struct machine *machine, const char *id)
     return NULL;
 }
 
+struct device *machine_find_device(struct machine *machine, const char *class_name)
+{
+    for (struct device *d = machine->devices; d; d = d->next)
+        if (strcmp(d->class->name, class_name) == 0)
+            return d;
+    return NULL;
+}
+
 static char *unique_id(struct machine *machine, const char *class_name)
 {
     for (unsigned n = 0;; n++) {

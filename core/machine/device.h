@@ -57,6 +57,8 @@ bool device_set(struct device *device, const char *property, const char *text, G
 void device_set_pointer(struct device *device, const char *property, void *value);
 bool device_realize(struct device *device, GError **error);
 void device_free(struct device *device);
+// The first device of a class in the machine, or NULL.
+struct device *machine_find_device(struct machine *machine, const char *class_name);
 
 // ---- Interrupt lines: a level from a source to a sink ----
 typedef void irq_fn(void *opaque, unsigned number, bool level);

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "devices/char/backend.h"
+#include "core/memory/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib-unix.h>
+#include <poll.h>
+#include <pty.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <termios.h>
+#include <unistd.h>
+
+#define BUSY_BYTES    (64 * KiB)
+#define UNHEARD_BYTES (64 * KiB) // kept for the first listener of a socket
+#define CHUNK         512
+#define ESCAPE        0x01 // Ctrl-A
+
+struct char_backend {
+    GMainContext *context;
+    GRecMutex *machine_lock;
+    const struct char_frontend *frontend;
+    void *opaque;
+    char *address;
+    int read_fd, write_fd, listen_fd; // -1: none
+    int terminal_fd; // of a pseudo-terminal: kept open, so that it does not hang up while nobody else has it
+    bool terminal, socket, owns_fds, escaped, unlink_address;
+    void (*quit)(void *opaque);
+    void *quit_opaque;
+    // Under LOCK:
+    GMutex lock;
+    GByteArray *out;
+    bool was_busy;
+    GSource *out_watch;
+    // Main loop's thread:
+    GSource *in_watch, *accept_watch;
+};
+
+// ---- Terminal ----
+static struct termios saved_terminal;
+static volatile bool terminal_changed;
+
+void char_backend_restore_terminal(void)
+{
+    if (terminal_changed)
+        tcsetattr(STDIN_FILENO, TCSANOW, &saved_terminal);
+    terminal_changed = false;
+}
+
+static void make_terminal_raw(void)
+{
+    struct termios raw;
+    if (terminal_changed || tcgetattr(STDIN_FILENO, &saved_terminal) != 0)
+        return;
+    raw = saved_terminal;
+    raw.c_iflag &= ~(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+    raw.c_lflag &= ~(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+    raw.c_cflag = (raw.c_cflag & ~(CSIZE | PARENB)) | CS8;
+    terminal_changed = true;
+    atexit(char_backend_restore_terminal);
+    tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+}
+
+// ---- Sources on the main loop ----
+static GSource *watch(struct char_backend *b, int fd, GIOCondition condition, GUnixFDSourceFunc fn)
+{
+    GSource *source = g_unix_fd_source_new(fd, condition);
+    g_source_set_callback(source, G_SOURCE_FUNC(fn), b, NULL);
+    g_source_attach(source, b->context);
+    return source;
+}
+
+static void unwatch(GSource **source)
+{
+    if (*source)
+        g_source_destroy(*source);
+    g_clear_pointer(source, g_source_unref);
+}
+
+// ---- Output ----
+static ssize_t write_some(struct char_backend *b)
+{
+    size_t length = MIN(b->out->len, CHUNK);
+    if (b->socket)
+        return send(b->write_fd, b->out->data, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    struct pollfd ready = {.fd = b->write_fd, .events = POLLOUT};
+    if (poll(&ready, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(b->write_fd, b->out->data, length);
+}
+
+// Writes what the other side takes now. Lock held. False: it would block.
+static bool flush_output(struct char_backend *b)
+{
+    while (b->out->len && b->write_fd >= 0) {
+        ssize_t done = write_some(b);
+        if (done > 0) {
+            g_byte_array_remove_range(b->out, 0, done);
+        } else if (done < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return false;
+        } else {
+            g_byte_array_set_size(b->out, 0); // the other side is gone
+            return true;
+        }
+    }
+    return true;
+}
+
+static gboolean output_ready(gint fd, GIOCondition condition, gpointer data)
+{
+    struct char_backend *b = data;
+    g_mutex_lock(&b->lock);
+    bool done = flush_output(b);
+    bool drained = b->was_busy && b->out->len < BUSY_BYTES / 2;
+    if (drained)
+        b->was_busy = false;
+    if (done)
+        g_clear_pointer(&b->out_watch, g_source_unref);
+    g_mutex_unlock(&b->lock);
+    if (drained && b->frontend && b->frontend->drained) {
+        io_lock_take(b->machine_lock);
+        b->frontend->drained(b->opaque);
+        io_lock_release(b->machine_lock);
+    }
+    return done ? G_SOURCE_REMOVE : G_SOURCE_CONTINUE;
+}
+
+void char_backend_write(struct char_backend *b, const void *data, size_t length)
+{
+    g_mutex_lock(&b->lock);
+    if (b->write_fd >= 0 || b->listen_fd >= 0)
+        g_byte_array_append(b->out, data, length);
+    if (b->write_fd < 0 && b->out->len > UNHEARD_BYTES)
+        g_byte_array_remove_range(b->out, 0, b->out->len - UNHEARD_BYTES);
+    if (!b->out_watch && !flush_output(b))
+        b->out_watch = watch(b, b->write_fd, G_IO_OUT | G_IO_ERR | G_IO_HUP, output_ready);
+    g_mutex_unlock(&b->lock);
+}
+
+bool char_backend_busy(struct char_backend *b)
+{
+    g_mutex_lock(&b->lock);
+    bool busy = b->write_fd >= 0 && b->out->len >= BUSY_BYTES;
+    b->was_busy |= busy;
+    g_mutex_unlock(&b->lock);
+    return busy;
+}
+
+// ---- Input ----
+// Takes Ctrl-A x (quit) and Ctrl-A Ctrl-A (one Ctrl-A) out of what a person types. Returns the bytes left.
+static unsigned filter_escapes(struct char_backend *b, uint8_t *data, unsigned length)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < length; i++) {
+        if (!b->escaped && data[i] == ESCAPE) {
+            b->escaped = true;
+            continue;
+        }
+        if (b->escaped && (data[i] == 'x' || data[i] == 'X') && b->quit)
+            b->quit(b->quit_opaque);
+        else
+            data[kept++] = data[i];
+        b->escaped = false;
+    }
+    return kept;
+}
+
+static void disconnect(struct char_backend *b);
+
+static gboolean input_ready(gint fd, GIOCondition condition, gpointer data)
+{
+    struct char_backend *b = data;
+    uint8_t bytes[CHUNK];
+    io_lock_take(b->machine_lock);
+    unsigned room = b->frontend ? b->frontend->can_receive(b->opaque) : 0;
+    gboolean keep = G_SOURCE_CONTINUE;
+    if (room) {
+        ssize_t count = read(fd, bytes, MIN(room, sizeof(bytes)));
+        if (count > 0) {
+            unsigned length = b->terminal ? filter_escapes(b, bytes, count) : count;
+            if (length)
+                b->frontend->receive(b->opaque, bytes, length);
+        } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+            disconnect(b);
+            keep = G_SOURCE_REMOVE;
+        }
+    } else { // until char_backend_accept_input()
+        unwatch(&b->in_watch);
+        keep = G_SOURCE_REMOVE;
+    }
+    io_lock_release(b->machine_lock);
+    return keep;
+}
+
+static gboolean start_input(gpointer data)
+{
+    struct char_backend *b = data;
+    if (b->read_fd >= 0 && b->frontend && !b->in_watch)
+        b->in_watch = watch(b, b->read_fd, G_IO_IN | G_IO_HUP | G_IO_ERR, input_ready);
+    return G_SOURCE_REMOVE;
+}
+
+void char_backend_accept_input(struct char_backend *b)
+{
+    if (b->read_fd < 0 || b->in_watch)
+        return;
+    GSource *source = g_idle_source_new();
+    g_source_set_callback(source, start_input, b, NULL);
+    g_source_attach(source, b->context);
+    g_source_unref(source);
+}
+
+void char_backend_attach(struct char_backend *b, const struct char_frontend *frontend, void *opaque)
+{
+    b->frontend = frontend;
+    b->opaque = opaque;
+    start_input(b);
+}
+
+// ---- Connections ----
+static gboolean connection_ready(gint fd, GIOCondition condition, gpointer data)
+{
+    struct char_backend *b = data;
+    int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    if (client < 0)
+        return G_SOURCE_CONTINUE;
+    if (b->read_fd >= 0) { // one at a time
+        close(client);
+        return G_SOURCE_CONTINUE;
+    }
+    g_mutex_lock(&b->lock);
+    b->read_fd = b->write_fd = client;
+    if (!b->out_watch && !flush_output(b))
+        b->out_watch = watch(b, client, G_IO_OUT | G_IO_ERR | G_IO_HUP, output_ready);
+    g_mutex_unlock(&b->lock);
+    start_input(b);
+    if (b->frontend && b->frontend->connected) {
+        io_lock_take(b->machine_lock);
+        b->frontend->connected(b->opaque, true);
+        io_lock_release(b->machine_lock);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+// The other side is gone. Machine lock held.
+static void disconnect(struct char_backend *b)
+{
+    unwatch(&b->in_watch);
+    if (b->listen_fd < 0) { // end of standard input: output goes on
+        b->read_fd = -1;
+        return;
+    }
+    g_mutex_lock(&b->lock);
+    unwatch(&b->out_watch);
+    g_byte_array_set_size(b->out, 0);
+    close(b->read_fd);
+    b->read_fd = b->write_fd = -1;
+    b->was_busy = false;
+    g_mutex_unlock(&b->lock);
+    if (b->frontend && b->frontend->drained)
+        b->frontend->drained(b->opaque);
+    if (b->frontend && b->frontend->connected)
+        b->frontend->connected(b->opaque, false);
+}
+
+// ---- Opening ----
+static bool fail(GError **error, const char *what, const char *argument, const char *cure)
+{
+    int e = errno;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Cannot %s %s (%s): %s.", what, argument, g_strerror(e),
+                cure);
+    return false;
+}
+
+static bool open_stdio(struct char_backend *b, const char *argument, GError **error)
+{
+    b->read_fd = STDIN_FILENO;
+    b->write_fd = STDOUT_FILENO;
+    b->terminal = isatty(STDIN_FILENO);
+    if (b->terminal)
+        make_terminal_raw();
+    return true;
+}
+
+static bool open_file(struct char_backend *b, const char *argument, GError **error)
+{
+    b->write_fd = open(argument, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    b->owns_fds = true;
+    return b->write_fd >= 0 || fail(error, "write the file", argument, "choose a path that you may write");
+}
+
+static bool listen_on(struct char_backend *b, int fd, const void *address, socklen_t length, const char *argument,
+                      GError **error)
+{
+    b->listen_fd = fd;
+    b->socket = b->owns_fds = true;
+    if (fd < 0 || bind(fd, address, length) != 0 || listen(fd, 1) != 0)
+        return fail(error, "listen on", argument, "choose an address that is free and that you may use");
+    b->address = g_strdup(argument);
+    b->accept_watch = watch(b, fd, G_IO_IN, connection_ready);
+    return true;
+}
+
+static bool open_socket(struct char_backend *b, const char *argument, GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(argument) >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return fail(error, "listen on", argument, "choose a shorter path");
+    }
+    strcpy(address.sun_path, argument);
+    struct stat st;
+    if (lstat(argument, &st) == 0 && S_ISSOCK(st.st_mode))
+        unlink(argument);
+    if (!listen_on(b, socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), &address, sizeof(address), argument, error))
+        return false;
+    chmod(argument, 0600);
+    b->unlink_address = true;
+    return true;
+}
+
+static bool open_tcp(struct char_backend *b, const char *argument, GError **error)
+{
+    g_auto(GStrv) parts = g_strsplit(argument, ":", 2);
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    guint64 port = 0;
+    if (g_strv_length(parts) != 2 || inet_pton(AF_INET, parts[0], &address.sin_addr) != 1 ||
+        !g_ascii_string_to_unsigned(parts[1], 10, 1, 65535, &port, NULL)) {
+        errno = EINVAL;
+        return fail(error, "listen on", argument, "give tcp:ADDRESS:PORT, for example tcp:127.0.0.1:4000");
+    }
+    address.sin_port = htons(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    return listen_on(b, fd, &address, sizeof(address), argument, error);
+}
+
+static bool open_pty(struct char_backend *b, const char *argument, GError **error)
+{
+    char name[64];
+    if (openpty(&b->read_fd, &b->terminal_fd, name, NULL, NULL) != 0)
+        return fail(error, "open", "a pseudo-terminal", "mount /dev/pts or choose another target");
+    struct termios raw;
+    tcgetattr(b->terminal_fd, &raw);
+    cfmakeraw(&raw);
+    tcsetattr(b->terminal_fd, TCSANOW, &raw);
+    b->write_fd = b->read_fd;
+    b->owns_fds = true;
+    b->address = g_strdup(name);
+    return true;
+}
+
+static bool open_null(struct char_backend *b, const char *argument, GError **error)
+{
+    return true;
+}
+
+static const struct {
+    const char *name;
+    bool argument;
+    bool (*open)(struct char_backend *b, const char *argument, GError **error);
+} targets[] = {
+    {"stdio", false, open_stdio}, {"file:", true, open_file}, {"socket:", true, open_socket},
+    {"tcp:", true, open_tcp},     {"pty", false, open_pty},   {"null", false, open_null},
+};
+
+struct char_backend *char_backend_open(const char *target, GMainContext *context, GRecMutex *machine_lock,
+                                       GError **error)
+{
+    struct char_backend *b = g_new0(struct char_backend, 1);
+    b->context = context;
+    b->machine_lock = machine_lock;
+    b->read_fd = b->write_fd = b->listen_fd = b->terminal_fd = -1;
+    b->out = g_byte_array_new();
+    g_mutex_init(&b->lock);
+    for (unsigned i = 0; i < G_N_ELEMENTS(targets); i++) {
+        bool match = targets[i].argument ? g_str_has_prefix(target, targets[i].name) && target[strlen(targets[i].name)]
+                                         : strcmp(target, targets[i].name) == 0;
+        if (!match)
+            continue;
+        if (targets[i].open(b, target + strlen(targets[i].name), error))
+            return b;
+        char_backend_free(b);
+        return NULL;
+    }
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                "There is no target %s: use stdio, file:PATH, socket:PATH, tcp:ADDRESS:PORT, pty or null.", target);
+    char_backend_free(b);
+    return NULL;
+}
+
+void char_backend_free(struct char_backend *b)
+{
+    if (!b)
+        return;
+    g_mutex_lock(&b->lock);
+    gint64 end = g_get_monotonic_time() + 2 * G_TIME_SPAN_SECOND;
+    while (b->write_fd >= 0 && !flush_output(b) && g_get_monotonic_time() < end) {
+        struct pollfd ready = {.fd = b->write_fd, .events = POLLOUT};
+        poll(&ready, 1, 100);
+    }
+    unwatch(&b->out_watch);
+    g_mutex_unlock(&b->lock);
+    unwatch(&b->in_watch);
+    unwatch(&b->accept_watch);
+    for (GSource *pending; (pending = g_main_context_find_source_by_user_data(b->context, b));)
+        g_source_destroy(pending);
+    if (b->terminal)
+        char_backend_restore_terminal();
+    if (b->owns_fds) {
+        if (b->read_fd >= 0)
+            close(b->read_fd);
+        if (b->write_fd >= 0 && b->write_fd != b->read_fd)
+            close(b->write_fd);
+        if (b->listen_fd >= 0)
+            close(b->listen_fd);
+        if (b->terminal_fd >= 0)
+            close(b->terminal_fd);
+    }
+    if (b->unlink_address)
+        unlink(b->address);
+    g_byte_array_unref(b->out);
+    g_mutex_clear(&b->lock);
+    g_free(b->address);
+    g_free(b);
+}
+
+const char *char_backend_address(struct char_backend *b)
+{
+    return b->address;
+}
+
+void char_backend_set_quit(struct char_backend *b, void (*fn)(void *opaque), void *opaque)
+{
+    b->quit = fn;
+    b->quit_opaque = opaque;
+}

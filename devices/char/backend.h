@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Where a character device's bytes go: standard input and output, a file, a socket, a pseudo-terminal, nowhere.
+// Output is buffered and never lost while the other side lives; a device that sees char_backend_busy() lets its guest wait.
+#ifndef CLOCHE_CHAR_BACKEND_H
+#define CLOCHE_CHAR_BACKEND_H
+
+#include "core/base/base.h"
+
+// The device side. Called on the main loop's thread with the machine lock held.
+struct char_frontend {
+    unsigned (*can_receive)(void *opaque); // bytes that it has room for now
+    void (*receive)(void *opaque, const uint8_t *data, unsigned length);
+    void (*drained)(void *opaque);         // no longer busy
+    void (*connected)(void *opaque, bool connected); // a person or program listens: carrier
+};
+
+struct char_backend;
+
+// TARGET: stdio | file:PATH | socket:PATH (UNIX, listening) | tcp:ADDRESS:PORT (listening) | pty | null. The error names what
+// is wrong and the cure. CONTEXT: of the main loop.
+struct char_backend *char_backend_open(const char *target, GMainContext *context, GRecMutex *machine_lock,
+                                       GError **error);
+// Writes out what is buffered (for 2 seconds at most), puts the terminal back.
+void char_backend_free(struct char_backend *backend);
+void char_backend_attach(struct char_backend *backend, const struct char_frontend *frontend, void *opaque);
+// Any thread.
+void char_backend_write(struct char_backend *backend, const void *data, size_t length);
+bool char_backend_busy(struct char_backend *backend);
+// The device has room again.
+void char_backend_accept_input(struct char_backend *backend);
+// What a person connects to: "/dev/pts/5", a path, or NULL. Owned by the backend.
+const char *char_backend_address(struct char_backend *backend);
+// On standard input, Ctrl-A x ends the run: FN is called on the main loop's thread.
+void char_backend_set_quit(struct char_backend *backend, void (*fn)(void *opaque), void *opaque);
+// Puts the terminal back if a stdio back end changed it. Async-signal-safe, for ends that skip char_backend_free().
+void char_backend_restore_terminal(void);
+
+#endif
