@@ -91,6 +91,7 @@ struct machine {
     bool a20;
     int exit_status;         // what the process ends with once the state is SHUTDOWN
     GList *listeners;        // owned by machine.c
+    struct board *board;     // devices/chipset/board.c
     struct machine_private *private;
 };
 

@@ -44,6 +44,7 @@ struct serial {
     bool tx_interrupt; // the transmitter became empty and nobody was told yet
     bool tx_busy;      // the back end is full
     bool overrun, timed_out, carrier;
+    bool line; // what this port drives; COM1 and COM3 share a line, so only changes are passed on
     uint8_t fifo[FIFO];
     uint8_t fifo_count;
     struct timer timeout; // four characters without a new one
@@ -89,6 +90,9 @@ static uint8_t interrupt_id(const struct serial *s)
 static void update(struct serial *s)
 {
     bool level = interrupt_id(s) != IIR_NONE && (s->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2;
+    if (level == s->line)
+        return;
+    s->line = level;
     irq_set(&s->device.machine->isa_irq[s->irq], level);
 }
 
