@@ -2,39 +2,42 @@
 // The device table: one row per device class, grouped as the folders are. A new device is one file and one row here.
 #include "core/machine/device.h"
 
-#define CHIPSET(row)                                                                                                   \
-    row(i440fx)                                                                                                        \
-    row(piix3)                                                                                                         \
-    row(piix4_pm)                                                                                                      \
-    row(i8259)                                                                                                         \
-    row(ioapic)                                                                                                        \
-    row(i8254)                                                                                                         \
-    row(rtc)                                                                                                           \
-    row(hpet)                                                                                                          \
-    row(i8237)                                                                                                         \
-    row(debug_ports)                                                                                                   \
-    row(debug_exit)                                                                                                    \
-    row(pc_testdev)                                                                                                    \
+// clang-format off
+#define CHIPSET(row) \
+    row(i440fx) \
+    row(piix3) \
+    row(piix4_pm) \
+    row(i8259) \
+    row(ioapic) \
+    row(i8254) \
+    row(rtc) \
+    row(hpet) \
+    row(i8237) \
+    row(debug_ports) \
+    row(debug_exit) \
+    row(pc_testdev) \
     row(pci_testdev)
 
-#define FIRMWARE(row)                                                                                                  \
-    row(fw_cfg)                                                                                                        \
+#define FIRMWARE(row) \
+    row(fw_cfg) \
     row(direct_boot)
 
-#define CHAR(row)                                                                                                      \
+#define CHAR(row) \
     row(serial)
 
-#define INPUT(row)                                                                                                     \
+#define INPUT(row) \
     row(i8042)
 
-#define DISPLAY(row)                                                                                                   \
+#define DISPLAY(row) \
     row(vga)
 
-#define STORAGE(row)                                                                                                   \
-    row(piix3_ide)                                                                                                     \
+#define STORAGE(row) \
+    row(piix3_ide) \
     row(virtio_blk)
 
 #define NET(row)
+
+// clang-format on
 
 #define DECLARE(name) extern const struct device_class name##_class;
 #define ROW(name)     &name##_class,
