@@ -32,6 +32,7 @@
     row(vga)
 
 #define STORAGE(row) \
+    row(floppy) \
     row(piix3_ide) \
     row(virtio_blk)
 

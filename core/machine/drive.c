@@ -36,6 +36,7 @@ static void run_finished(void *opaque)
         struct drive_request *request = list;
         list = request->next;
         request->done(request, request->result);
+        drive->in_flight--;
     }
 }
 
@@ -44,6 +45,7 @@ static void finish(struct drive_request *request, int result)
 {
     struct drive *drive = request->drive;
     if (!request->locked) {
+        drive->in_flight--;
         request->done(request, result);
         return;
     }
@@ -106,6 +108,7 @@ static void disk_done(struct disk_request *disk_request, int result)
         machine_defer(drive->machine, notify_error, drive);
         if (drive->pause_on_no_space && is_no_space(result)) {
             park_and_stop(drive, request);
+            drive->in_flight--;
             return;
         }
     }
@@ -148,6 +151,7 @@ void drive_submit(struct drive *drive, struct drive_request *request)
     int wrong = check(drive, &request->disk);
     TRACE(drive_submit, "%s op %d offset %" PRIu64 " length %" PRIu64, drive->id, request->disk.op,
           request->disk.offset, request->disk.length);
+    drive->in_flight++;
     bool locked = request->locked; // the request may be gone when it was submitted
     if (locked)
         drive->submitting++;
@@ -163,9 +167,11 @@ void drive_submit(struct drive *drive, struct drive_request *request)
 
 void drive_drain(struct drive *drive)
 {
-    if (drive->disk)
-        disk_drain(drive->disk);
-    run_finished(drive);
+    do { // what is done may have submitted more
+        if (drive->disk)
+            disk_drain(drive->disk);
+        run_finished(drive);
+    } while (drive->in_flight);
 }
 
 void drive_cancel_parked(struct drive *drive)
@@ -176,6 +182,7 @@ void drive_cancel_parked(struct drive *drive)
     while (list) {
         struct drive_request *request = list;
         list = request->next;
+        drive->in_flight++;
         finish(request, -ECANCELED);
     }
     run_finished(drive);

@@ -47,7 +47,8 @@ struct drive {
     const struct drive_client *client;
     void *client_opaque;
 
-    unsigned submitting; // machine lock: inside drive_submit() of a locked request
+    _Atomic unsigned in_flight; // submitted and neither done nor parked
+    unsigned submitting;        // machine lock: inside drive_submit() of a locked request
     GMutex lock;
     struct drive_request *parked, **parked_tail;     // failed for want of space: tried again on resume
     struct drive_request *finished, **finished_tail; // locked ones that wait for the machine lock
