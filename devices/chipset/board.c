@@ -10,6 +10,7 @@
 #include "devices/firmware/acpi.h"
 #include "devices/firmware/fw_cfg.h"
 #include "devices/firmware/smbios.h"
+#include "devices/storage/floppy.h"
 
 #include <string.h>
 
@@ -307,10 +308,12 @@ static bool add_drives(struct machine *machine, const struct machine_options *op
         return false;
     device_set_pointer(fdc, "drive0", b->floppy[0]);
     device_set_pointer(fdc, "drive1", b->floppy[1]);
-    // Drive types for firmware: 4 is 1.44 MB, in the upper half for the first drive.
-    rtc_set_cmos(b->rtc, 0x10, b->floppy[1] ? 0x44 : 0x40);
+    device_set_pointer(fdc, "dma", machine_find_device(machine, "i8237"));
+    if (!device_realize(fdc, error))
+        return false;
+    rtc_set_cmos(b->rtc, 0x10, floppy_cmos_types(fdc));
     rtc_set_cmos(b->rtc, 0x14, 0x06 | 0x01 | (b->floppy[1] ? 0x40 : 0));
-    return device_realize(fdc, error);
+    return true;
 }
 
 // ---- Display, network, what the person asked for ----

@@ -177,12 +177,6 @@ static unsigned second_run(const struct floppy *floppy, const struct floppy_geom
                                                                        : 0;
 }
 
-static uint64_t disk_offset(const struct floppy *floppy, const struct floppy_geometry *geometry, unsigned head,
-                            unsigned sector)
-{
-    return (((uint64_t)floppy->cylinder * geometry->heads + head) * geometry->sectors + sector - 1) * SECTOR;
-}
-
 static void request_done(struct drive_request *request, int result);
 
 static void submit(struct floppy *floppy, enum disk_op op, uint64_t offset, void *data, uint32_t length)
@@ -214,7 +208,8 @@ static bool submit_run(struct floppy *floppy, unsigned run)
     }
     if (!length)
         return false;
-    uint64_t offset = disk_offset(floppy, geometry, run ? 1 : floppy->head, run ? 1 : floppy->sector);
+    uint64_t offset =
+        floppy_geometry_offset(geometry, floppy->cylinder, run ? 1 : floppy->head, run ? 1 : floppy->sector);
     submit(floppy, reading ? DISK_READ : DISK_WRITE, offset, floppy->data + from, length);
     return true;
 }
@@ -300,13 +295,6 @@ static void begin_write_data(struct floppy *floppy)
     store(floppy);
 }
 
-static bool rate_fits(const struct floppy *floppy, const struct floppy_geometry *geometry)
-{
-    // 300 and 250 kbit/s are the same medium at two spindle speeds.
-    bool slow = floppy->rate == RATE_250K || floppy->rate == RATE_300K;
-    return geometry->rate == RATE_250K ? slow : floppy->rate == geometry->rate;
-}
-
 static void step_to(struct floppy *floppy, unsigned unit, uint8_t track)
 {
     struct floppy_drive *drive = &floppy->drives[unit];
@@ -327,7 +315,7 @@ static bool find_sector(struct floppy *floppy, bool write)
         end_command(floppy, ST0_ABNORMAL, ST1_WRITE_PROTECT, 0);
         return false;
     }
-    if (!rate_fits(floppy, drive->geometry)) {
+    if (!floppy_geometry_takes(drive->geometry, floppy->rate)) {
         end_command(floppy, ST0_ABNORMAL, ST1_NO_ADDRESS, 0);
         return false;
     }
@@ -426,7 +414,8 @@ static void format_track(struct floppy *floppy)
     const struct floppy_geometry *geometry = selected(floppy)->geometry;
     uint32_t sectors = floppy->data_length / 4;
     memset(floppy->data, floppy->fifo[5], sectors * SECTOR);
-    submit(floppy, DISK_WRITE, disk_offset(floppy, geometry, floppy->head, 1), floppy->data, sectors * SECTOR);
+    submit(floppy, DISK_WRITE, floppy_geometry_offset(geometry, floppy->cylinder, floppy->head, 1), floppy->data,
+           sectors * SECTOR);
 }
 
 static void read_id(struct floppy *floppy)
@@ -445,8 +434,8 @@ static void id_found(void *opaque)
     floppy->size_code = 2;
     floppy->last_sector = drive->geometry ? drive->geometry->sectors : 1;
     floppy->multi_track = false;
-    if (!drive->geometry || !rate_fits(floppy, drive->geometry) || drive->track >= drive->geometry->tracks ||
-        floppy->head >= drive->geometry->heads)
+    if (!drive->geometry || !floppy_geometry_takes(drive->geometry, floppy->rate) ||
+        drive->track >= drive->geometry->tracks || floppy->head >= drive->geometry->heads)
         end_command(floppy, ST0_ABNORMAL, ST1_NO_ADDRESS, 0);
     else
         end_command(floppy, 0, 0, 0);
@@ -872,41 +861,27 @@ static const struct field drive_fields[] = {
     FIELD_END,
 };
 
+// clang-format off
 static const struct field floppy_fields[] = {
-    FIELD_STRUCT_ARRAY(struct floppy, drives, drive_fields),
-    FIELD_U8(struct floppy, dor),
-    FIELD_U8(struct floppy, tdr),
-    FIELD_U8(struct floppy, rate),
-    FIELD_U8(struct floppy, phase),
-    FIELD_BYTES(struct floppy, fifo),
-    FIELD_U8(struct floppy, position),
-    FIELD_U8(struct floppy, length),
-    FIELD_U8(struct floppy, seeking),
-    FIELD_BYTES(struct floppy, seek_status),
-    FIELD_U8(struct floppy, reset_count),
-    FIELD_BOOL(struct floppy, interrupt),
-    FIELD_BYTES(struct floppy, specify),
-    FIELD_BYTES(struct floppy, configure),
-    FIELD_U8(struct floppy, perpendicular),
-    FIELD_BOOL(struct floppy, locked),
-    FIELD_U8(struct floppy, action),
-    FIELD_U8(struct floppy, unit),
-    FIELD_U8(struct floppy, cylinder),
-    FIELD_U8(struct floppy, head),
-    FIELD_U8(struct floppy, sector),
-    FIELD_U8(struct floppy, size_code),
-    FIELD_U8(struct floppy, last_sector),
-    FIELD_BOOL(struct floppy, multi_track),
-    FIELD_U8(struct floppy, runs_done),
-    FIELD_BOOL(struct floppy, request_running),
-    FIELD_U32(struct floppy, data_position),
-    FIELD_U32(struct floppy, data_length),
-    FIELD_U32(struct floppy, moved),
-    FIELD_BOOL(struct floppy, terminal_count),
-    FIELD_BYTES(struct floppy, data),
-    FIELD_TIMER(struct floppy, id_timer),
+    FIELD_STRUCT_ARRAY(struct floppy, drives, drive_fields), FIELD_U8(struct floppy, dor),
+    FIELD_U8(struct floppy, tdr), FIELD_U8(struct floppy, rate),
+    FIELD_U8(struct floppy, phase), FIELD_BYTES(struct floppy, fifo),
+    FIELD_U8(struct floppy, position), FIELD_U8(struct floppy, length),
+    FIELD_U8(struct floppy, seeking), FIELD_BYTES(struct floppy, seek_status),
+    FIELD_U8(struct floppy, reset_count), FIELD_BOOL(struct floppy, interrupt),
+    FIELD_BYTES(struct floppy, specify), FIELD_BYTES(struct floppy, configure),
+    FIELD_U8(struct floppy, perpendicular), FIELD_BOOL(struct floppy, locked),
+    FIELD_U8(struct floppy, action), FIELD_U8(struct floppy, unit),
+    FIELD_U8(struct floppy, cylinder), FIELD_U8(struct floppy, head),
+    FIELD_U8(struct floppy, sector), FIELD_U8(struct floppy, size_code),
+    FIELD_U8(struct floppy, last_sector), FIELD_BOOL(struct floppy, multi_track),
+    FIELD_U8(struct floppy, runs_done), FIELD_BOOL(struct floppy, request_running),
+    FIELD_U32(struct floppy, data_position), FIELD_U32(struct floppy, data_length),
+    FIELD_U32(struct floppy, moved), FIELD_BOOL(struct floppy, terminal_count),
+    FIELD_BYTES(struct floppy, data), FIELD_TIMER(struct floppy, id_timer),
     FIELD_END,
 };
+// clang-format on
 
 const struct device_class floppy_class = {
     .name = "floppy",

@@ -32,3 +32,15 @@ const struct floppy_geometry *floppy_geometry_find(uint64_t size)
     }
     return best;
 }
+
+bool floppy_geometry_takes(const struct floppy_geometry *geometry, enum floppy_rate rate)
+{
+    // 300 and 250 kbit/s are the same medium at two spindle speeds.
+    return geometry->rate == RATE_250K ? rate == RATE_250K || rate == RATE_300K : rate == geometry->rate;
+}
+
+uint64_t floppy_geometry_offset(const struct floppy_geometry *geometry, unsigned cylinder, unsigned head,
+                                unsigned sector)
+{
+    return (((uint64_t)cylinder * geometry->heads + head) * geometry->sectors + sector - 1) * SECTOR;
+}
