@@ -22,7 +22,7 @@ static bool fail(GError **error, const char *what, const char *path)
     return false;
 }
 
-bool file_read(const char *path, size_t most, char **data, size_t *length, GError **error)
+bool host_file_read(const char *path, size_t most, char **data, size_t *length, GError **error)
 {
     // O_NONBLOCK: a FIFO in a definition's place must not hang us.
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -57,7 +57,7 @@ bool file_read(const char *path, size_t most, char **data, size_t *length, GErro
     return true;
 }
 
-bool folder_sync(const char *folder, GError **error)
+bool host_folder_sync(const char *folder, GError **error)
 {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -82,7 +82,7 @@ static bool write_all(int fd, const char *data, size_t length)
     return true;
 }
 
-bool file_write_atomic(const char *path, const void *data, size_t length, unsigned mode, GError **error)
+bool host_file_write(const char *path, const void *data, size_t length, unsigned mode, GError **error)
 {
     g_autofree char *folder = g_path_get_dirname(path);
     g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", path);
@@ -102,10 +102,10 @@ bool file_write_atomic(const char *path, const void *data, size_t length, unsign
         unlink(temporary);
         return false;
     }
-    return folder_sync(folder, error);
+    return host_folder_sync(folder, error);
 }
 
-int file_lock(const char *path, bool exclusive, unsigned wait_ms, const char *what, GError **error)
+int host_file_lock(const char *path, bool exclusive, unsigned wait_ms, const char *what, GError **error)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
@@ -132,7 +132,7 @@ int file_lock(const char *path, bool exclusive, unsigned wait_ms, const char *wh
     return -1;
 }
 
-bool folder_remove(const char *folder, GError **error)
+bool host_folder_remove(const char *folder, GError **error)
 {
     struct stat st;
     if (lstat(folder, &st))
@@ -146,7 +146,7 @@ bool folder_remove(const char *folder, GError **error)
     const char *name;
     while ((name = g_dir_read_name(dir))) {
         g_autofree char *path = g_build_filename(folder, name, NULL);
-        ok = folder_remove(path, ok ? error : NULL) && ok;
+        ok = host_folder_remove(path, ok ? error : NULL) && ok;
     }
     g_dir_close(dir);
     if (rmdir(folder) == 0)

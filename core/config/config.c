@@ -124,7 +124,7 @@ struct config *config_load(const char *path, GError **error)
 {
     g_autofree char *data = NULL;
     size_t length;
-    if (!file_read(path, CONFIG_MAX_SIZE, &data, &length, error))
+    if (!host_file_read(path, CONFIG_MAX_SIZE, &data, &length, error))
         return NULL;
     return config_parse(data, length, path, error);
 }
@@ -255,7 +255,7 @@ bool config_save(struct config *config, const char *path, GError **error)
     if (!config->changed)
         return true;
     g_autofree char *text = config_text(config);
-    if (!file_write_atomic(path, text, strlen(text), 0600, error))
+    if (!host_file_write(path, text, strlen(text), 0600, error))
         return false;
     config->changed = false;
     return true;

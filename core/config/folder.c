@@ -13,7 +13,7 @@ int machine_folder_lock(const char *folder, GError **error)
     g_autofree char *path = g_build_filename(folder, ".lock", NULL);
     g_autofree char *name = g_path_get_basename(folder);
     g_autofree char *what = g_strdup_printf("The machine in \"%s\"", name);
-    return file_lock(path, true, 0, what, error);
+    return host_file_lock(path, true, 0, what, error);
 }
 
 bool machine_folder_edit(const char *folder, bool (*edit)(struct config *config, void *opaque, GError **error),
@@ -21,7 +21,7 @@ bool machine_folder_edit(const char *folder, bool (*edit)(struct config *config,
 {
     g_autofree char *lock_path = g_build_filename(folder, ".conf-lock", NULL);
     g_autofree char *path = g_build_filename(folder, CONFIG_FILE, NULL);
-    int lock = file_lock(lock_path, true, 5000, path, error);
+    int lock = host_file_lock(lock_path, true, 5000, path, error);
     if (lock < 0)
         return false;
     struct config *config = config_load(path, error);

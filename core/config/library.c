@@ -109,7 +109,7 @@ static bool save_folders(struct library *library, GError **error)
     g_key_file_set_string_list(file, "Library", "folders", library_folders(library), library->folders->len - 1);
     size_t length;
     g_autofree char *text = g_key_file_to_data(file, &length, NULL);
-    if (!file_write_atomic(library->settings, text, length, 0600, error))
+    if (!host_file_write(library->settings, text, length, 0600, error))
         return false;
     library_scan(library);
     library_update_monitors(library);
@@ -401,7 +401,7 @@ char *library_create_folder(struct library *library, const char *name, GError **
         return NULL;
     }
     g_autofree char *lock_path = g_build_filename(library->main_folder, ".lock", NULL);
-    int lock = file_lock(lock_path, true, 5000, "The library", error);
+    int lock = host_file_lock(lock_path, true, 5000, "The library", error);
     if (lock < 0)
         return NULL;
     library_scan(library);

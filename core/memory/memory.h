@@ -28,6 +28,7 @@ struct ram {
     uint64_t capacity;            // bytes reserved, multiple of the page size
     uint64_t used;                // bytes handed out by ram_alloc()
     int memfd;
+    bool from_file;               // see ram_map_file()
     _Atomic uint8_t *track;       // one byte of track_bits per page
     struct ram_tracker *trackers; // TRACK_BITS entries, see ram_set_tracker()
     void (*revoke)(void *opaque, uint64_t ram_offset); // set by the cpu layer, see ram_set_revoke()
@@ -49,6 +50,10 @@ struct ram_tracker {
 // CAPACITY: the most bytes that all ram_alloc() calls together may ask for. NULL and a GError when the host refuses.
 struct ram *ram_new(uint64_t capacity, GError **error);
 void ram_free(struct ram *ram);
+// The first LENGTH bytes (whole pages) show the content of FD from now on, privately: writes stay in this process, pages
+// that are only read are shared with every other user of the file. The descriptor may be closed, the file even removed
+// afterwards, but not changed. Before the machine starts; MEMFD no longer holds these pages then (from_file is set).
+bool ram_map_file(struct ram *ram, int fd, uint64_t length, GError **error);
 // A zeroed, page-aligned block; returns its ram offset. Blocks are never freed before the machine is.
 uint64_t ram_alloc(struct ram *ram, uint64_t size);
 

@@ -43,6 +43,8 @@ void input_add_handler(struct input *input, const struct input_handler *handler)
 void input_remove_handler(struct input *input, const struct input_handler *handler);
 void input_activate(struct input *input, const struct input_handler *handler);   // the guest's driver took it into use
 void input_deactivate(struct input *input, const struct input_handler *handler); // reset, or its driver let go of it
+// Calls FN for each handler, the ones in use first. Takes the machine lock.
+void input_foreach_handler(struct input *input, void (*fn)(void *opaque, const struct input_handler *handler), void *opaque);
 
 // Event sources: any thread (these take the machine lock). A repeated press of a key that is down is dropped: keyboards
 // or the guest repeat by themselves.

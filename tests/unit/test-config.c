@@ -131,7 +131,7 @@ START_TEST(test_save_only_when_changed)
     g_autoptr(config_t) again = config_load(path, &error);
     g_autofree char *name = config_get(again, "Machine", "name");
     ck_assert_str_eq(name, "b");
-    ck_assert(folder_remove(folder, &error));
+    ck_assert(host_folder_remove(folder, &error));
     ck_assert(!config_save(again, "/nonexistent/machine.conf", &error) || !config_changed(again));
 }
 END_TEST
@@ -249,7 +249,7 @@ static void write_machine(const char *library, const char *leaf, const char *nam
                     *path = g_build_filename(folder, CONFIG_FILE, NULL);
     g_autofree char *text = g_strdup_printf("[Machine]\nversion=1\nname=%s\nuuid=%s\n", name, uuid);
     g_mkdir_with_parents(folder, 0700);
-    ck_assert(file_write_atomic(path, text, strlen(text), 0600, NULL));
+    ck_assert(host_file_write(path, text, strlen(text), 0600, NULL));
 }
 
 START_TEST(test_library)
@@ -294,7 +294,7 @@ START_TEST(test_library)
     ck_assert(!library_rename(library, library_find(library, "delta", NULL), "alpha", &error));
     g_clear_error(&error);
     ck_assert(library_remove_folder(library, more, &error) && g_file_test(to, G_FILE_TEST_IS_DIR));
-    ck_assert(folder_remove(top, &error) && folder_remove(more, &error));
+    ck_assert(host_folder_remove(top, &error) && host_folder_remove(more, &error));
 }
 END_TEST
 
@@ -310,7 +310,7 @@ START_TEST(test_locks)
     int second = machine_folder_lock(folder, NULL);
     ck_assert_int_ge(second, 0);
     close(second);
-    ck_assert(folder_remove(folder, NULL));
+    ck_assert(host_folder_remove(folder, NULL));
 }
 END_TEST
 
@@ -341,7 +341,7 @@ START_TEST(test_monitor)
     while (!library_find(library, "zulu", NULL))
         g_main_loop_run(loop);
     g_source_remove(guard);
-    ck_assert(folder_remove(top, NULL));
+    ck_assert(host_folder_remove(top, NULL));
 }
 END_TEST
 
@@ -356,7 +356,7 @@ START_TEST(test_runtime_folder)
     ck_assert_uint_eq(st.st_mode & 0777, 0700);
     chmod(folder, 0777); // others could plant a socket: refused
     ck_assert(!machine_runtime_folder("id", true, &error));
-    ck_assert(folder_remove(top, NULL));
+    ck_assert(host_folder_remove(top, NULL));
 }
 END_TEST
 

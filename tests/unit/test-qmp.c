@@ -77,7 +77,7 @@ static void teardown(void)
 {
     qmp_server_free(server);
     ck_assert(!g_file_test(path, G_FILE_TEST_EXISTS));
-    folder_remove(folder, NULL);
+    host_folder_remove(folder, NULL);
     g_free(folder);
     g_free(path);
 }

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The control server of one machine: QMP commands and events over a UNIX socket, on the machine's main loop.
+#ifndef CLOCHE_CONTROL_H
+#define CLOCHE_CONTROL_H
+
+#include "core/control/qmp.h"
+#include "core/machine/machine.h"
+
+struct control_server;
+
+// Serves PATH (created 0600) on machine->context. Free it before the machine.
+struct control_server *control_server_new(struct machine *machine, const char *path, GError **error);
+void control_server_free(struct control_server *server);
+// The folder of the defined machine, for snapshots; NULL (the default): snapshots are refused.
+void control_server_set_folder(struct control_server *server, const char *folder);
+// Sends an event to every client. DATA (may be NULL) is taken over. Main loop thread.
+void control_server_emit(struct control_server *server, const char *event, JsonNode *data);
+
+// The VNC server stands outside core: the monitor's main hands it in. Called on the main loop without the machine lock.
+// Any member may be NULL: the command then says that this monitor cannot do it.
+struct control_vnc_client {
+    unsigned id;
+    const char *host, *service;
+    bool view_only;
+};
+struct control_vnc_ops {
+    bool (*start)(void *opaque, const char *address, const char *password_file, GError **error);
+    void (*stop)(void *opaque);
+    // "127.0.0.1:5900" or "unix:PATH" as bound, or NULL when it is off. Free with g_free().
+    char *(*address)(void *opaque);
+    bool (*has_password)(void *opaque);
+    bool (*set_password)(void *opaque, const char *password, GError **error);
+    void (*clients)(void *opaque, void (*fn)(void *data, const struct control_vnc_client *client), void *data);
+    bool (*disconnect)(void *opaque, unsigned id, GError **error);
+};
+void control_server_set_vnc(struct control_server *server, const struct control_vnc_ops *ops, void *opaque);
+
+// Serial ports and network cards of the machine, likewise.
+struct control_port_ops {
+    // Calls FN with (label, target as reached: "pty:/dev/pts/3") for each character device.
+    void (*chardevs)(void *opaque, void (*fn)(void *data, const char *label, const char *target, bool open),
+                     void *data);
+    // A network card's link; FORWARD as in machine.conf(5), added or removed.
+    bool (*set_link)(void *opaque, const char *id, bool up, GError **error);
+    bool (*forward)(void *opaque, const char *id, const char *forward, bool add, GError **error);
+};
+void control_server_set_ports(struct control_server *server, const struct control_port_ops *ops, void *opaque);
+
+#endif

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "core/control/jobs.h"
+
+#include <string.h>
+
+#define JOBS_MAX 64 // remembered, finished ones included
+
+enum job_status { JOB_RUNNING, JOB_ABORTING, JOB_CONCLUDED };
+static const char *const status_names[] = {"running", "aborting", "concluded"};
+
+// Main loop thread, but RUN, OPAQUE, PROGRESS and FAILURE while the thread lives.
+struct job {
+    struct job_list *jobs;
+    char *id, *type;
+    enum job_status status;
+    job_fn *run;
+    void *opaque;
+    GDestroyNotify free_fn;
+    struct progress progress;
+    GError *failure;
+    GThread *thread;
+};
+
+struct job_list {
+    struct control_server *server;
+    GPtrArray *list; // struct job *
+    GSource *finished;
+    GMutex lock;
+    GQueue done; // struct job *, from their threads
+};
+
+static void set_status(struct job *job, enum job_status status)
+{
+    job->status = status;
+    JsonObject *data = json_object_new();
+    json_object_set_string_member(data, "status", status_names[status]);
+    json_object_set_string_member(data, "id", job->id);
+    qmp_server_emit(job->jobs->server->qmp, "JOB_STATUS_CHANGE", qmp_node_object(data));
+}
+
+static void job_free(gpointer data)
+{
+    struct job *job = data;
+    g_free(job->id);
+    g_free(job->type);
+    g_clear_error(&job->failure);
+    g_free(job);
+}
+
+static struct job *find_job(struct job_list *jobs, const char *id)
+{
+    for (unsigned i = 0; i < jobs->list->len; i++) {
+        struct job *job = jobs->list->pdata[i];
+        if (strcmp(job->id, id) == 0)
+            return job;
+    }
+    return NULL;
+}
+
+// Joins the threads of jobs that have ended.
+static void collect(struct job_list *jobs)
+{
+    for (;;) {
+        g_mutex_lock(&jobs->lock);
+        struct job *job = g_queue_pop_head(&jobs->done);
+        g_mutex_unlock(&jobs->lock);
+        if (!job)
+            return;
+        g_thread_join(job->thread);
+        job->thread = NULL;
+        if (job->free_fn)
+            job->free_fn(job->opaque);
+        if (job->failure)
+            log_warning("control", "Job %s (%s): %s", job->id, job->type, job->failure->message);
+        set_status(job, JOB_CONCLUDED);
+    }
+}
+
+static gboolean collect_ready(gpointer data)
+{
+    struct job_list *jobs = data;
+    g_source_set_ready_time(jobs->finished, -1);
+    collect(jobs);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean dispatch_source(GSource *source, GSourceFunc callback, gpointer data)
+{
+    return callback(data);
+}
+
+static GSourceFuncs source_functions = {.dispatch = dispatch_source};
+
+static gpointer job_thread(gpointer data)
+{
+    struct job *job = data;
+    struct job_list *jobs = job->jobs;
+    GError *error = NULL;
+    if (!job->run(job->opaque, &job->progress, &error))
+        job->failure = error;
+    g_mutex_lock(&jobs->lock);
+    g_queue_push_tail(&jobs->done, job);
+    g_mutex_unlock(&jobs->lock);
+    g_source_set_ready_time(jobs->finished, 0);
+    return NULL;
+}
+
+struct job_list *job_list_new(struct control_server *server)
+{
+    struct job_list *jobs = g_new0(struct job_list, 1);
+    jobs->server = server;
+    jobs->list = g_ptr_array_new_with_free_func(job_free);
+    g_mutex_init(&jobs->lock);
+    g_queue_init(&jobs->done);
+    jobs->finished = g_source_new(&source_functions, sizeof(GSource));
+    g_source_set_callback(jobs->finished, collect_ready, jobs, NULL);
+    g_source_attach(jobs->finished, server->machine->context);
+    return jobs;
+}
+
+// Cancels what runs and waits for it.
+void job_list_free(struct job_list *jobs)
+{
+    for (unsigned i = 0; i < jobs->list->len; i++)
+        atomic_store(&((struct job *)jobs->list->pdata[i])->progress.cancelled, true);
+    while (jobs_busy(jobs)) {
+        collect(jobs);
+        g_usleep(1000);
+    }
+    g_source_destroy(jobs->finished);
+    g_source_unref(jobs->finished);
+    g_ptr_array_free(jobs->list, TRUE);
+    g_mutex_clear(&jobs->lock);
+    g_free(jobs);
+}
+
+bool jobs_busy(struct job_list *jobs)
+{
+    for (unsigned i = 0; i < jobs->list->len; i++)
+        if (((struct job *)jobs->list->pdata[i])->thread)
+            return true;
+    return false;
+}
+
+static bool id_is_free(struct job_list *jobs, const char *id, GError **error)
+{
+    if (!id[0] || strlen(id) > 128) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "A job's id has 1 to 128 characters");
+        return false;
+    }
+    if (find_job(jobs, id)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_EXISTS, "Job ID '%s' already in use", id);
+        return false;
+    }
+    for (unsigned i = 0; jobs->list->len >= JOBS_MAX && i < jobs->list->len; i++)
+        if (((struct job *)jobs->list->pdata[i])->status == JOB_CONCLUDED) {
+            g_ptr_array_remove_index(jobs->list, i); // nobody dismissed the oldest
+            break;
+        }
+    if (jobs->list->len >= JOBS_MAX)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "%d jobs run already; wait for one to end", JOBS_MAX);
+    return jobs->list->len < JOBS_MAX;
+}
+
+bool job_start(struct job_list *jobs, const char *id, const char *type, job_fn *run, void *opaque,
+               GDestroyNotify free_fn, GError **error)
+{
+    if (!id_is_free(jobs, id, error)) {
+        if (free_fn)
+            free_fn(opaque);
+        return false;
+    }
+    struct job *job = g_new0(struct job, 1);
+    job->jobs = jobs;
+    job->id = g_strdup(id);
+    job->type = g_strdup(type);
+    job->run = run;
+    job->opaque = opaque;
+    job->free_fn = free_fn;
+    g_ptr_array_add(jobs->list, job);
+    set_status(job, JOB_RUNNING);
+    job->thread = g_thread_new("job", job_thread, job);
+    return true;
+}
+
+// ---- Commands ----
+
+static struct job *call_job(struct qmp_call *call, GError **error)
+{
+    const char *id = qmp_string(call, "id");
+    struct job *job = find_job(call_server(call)->jobs, id);
+    if (!job)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND, "Job '%.128s' not found", id);
+    return job;
+}
+
+static JsonNode *query_jobs(struct qmp_call *call, GError **error)
+{
+    JsonArray *list = json_array_new();
+    GPtrArray *jobs = call_server(call)->jobs->list;
+    for (unsigned i = 0; i < jobs->len; i++) {
+        struct job *job = jobs->pdata[i];
+        JsonObject *entry = json_object_new();
+        json_object_set_string_member(entry, "id", job->id);
+        json_object_set_string_member(entry, "type", job->type);
+        json_object_set_string_member(entry, "status", status_names[job->status]);
+        json_object_set_int_member(entry, "current-progress", atomic_load(&job->progress.done));
+        json_object_set_int_member(entry, "total-progress", atomic_load(&job->progress.total));
+        if (job->status == JOB_CONCLUDED && job->failure)
+            json_object_set_string_member(entry, "error", job->failure->message);
+        json_array_add_object_element(list, entry);
+    }
+    return qmp_node_array(list);
+}
+
+static JsonNode *job_cancel(struct qmp_call *call, GError **error)
+{
+    struct job *job = call_job(call, error);
+    if (job && job->status == JOB_CONCLUDED) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
+                    "Job '%s' in state 'concluded' cannot accept command verb 'cancel'", job->id);
+    } else if (job) {
+        atomic_store(&job->progress.cancelled, true);
+        if (job->status == JOB_RUNNING)
+            set_status(job, JOB_ABORTING);
+    }
+    return NULL;
+}
+
+static JsonNode *job_dismiss(struct qmp_call *call, GError **error)
+{
+    struct job *job = call_job(call, error);
+    if (job && job->status != JOB_CONCLUDED)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
+                    "Job '%s' in state '%s' cannot accept command verb 'dismiss'", job->id, status_names[job->status]);
+    else if (job)
+        g_ptr_array_remove(call_server(call)->jobs->list, job);
+    return NULL;
+}
+
+static const struct qmp_argument id_arguments[] = {QMP_NEED("id", QMP_STRING), QMP_END};
+
+const struct qmp_command control_job_commands[] = {
+    QMP_REQUEST("query-jobs", query_jobs, NULL, QMP_ANY_STATE, "Long work and how far it is."),
+    QMP_REQUEST("job-cancel", job_cancel, id_arguments, QMP_ANY_STATE, "Cancels a job; nothing is left half-done."),
+    QMP_REQUEST("job-dismiss", job_dismiss, id_arguments, QMP_ANY_STATE, "Forgets a job that has ended."),
+    QMP_END,
+};

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "core/state/ram_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RUN_PAGES 256        // pages written with one call
+#define CHUNK     (16 * MiB) // between two looks at progress
+
+enum page_state { PAGE_PENDING, PAGE_COPYING, PAGE_DONE };
+
+// STATES, counters and FAILED: any thread. The tracker runs on writers' threads.
+struct ram_image {
+    struct ram *ram;
+    int fd;
+    uint64_t pages;
+    _Atomic uint8_t *states;
+    _Atomic uint64_t written, early;
+    _Atomic int failed; // errno of the first failed write
+};
+
+static bool page_is_zero(const uint8_t *page)
+{
+    const uint64_t *words = (const uint64_t *)page;
+    for (unsigned i = 0; i < PAGE_SIZE / 8; i += 8)
+        if (words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] | words[i + 5] | words[i + 6] |
+            words[i + 7])
+            return false;
+    return true;
+}
+
+static bool claim(struct ram_image *image, uint64_t page)
+{
+    uint8_t pending = PAGE_PENDING;
+    return atomic_compare_exchange_strong(&image->states[page], &pending, PAGE_COPYING);
+}
+
+static void write_pages(struct ram_image *image, uint64_t page, uint64_t count)
+{
+    uint64_t offset = page << PAGE_SHIFT, length = count << PAGE_SHIFT;
+    const uint8_t *data = image->ram->host + offset;
+    atomic_fetch_add(&image->written, length);
+    while (length) {
+        ssize_t n = pwrite(image->fd, data, length, offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            int none = 0;
+            atomic_compare_exchange_strong(&image->failed, &none, n ? errno : ENOSPC);
+            return;
+        }
+        data += n;
+        offset += n;
+        length -= n;
+    }
+}
+
+static void end_page(struct ram_image *image, uint64_t page)
+{
+    atomic_store(&image->states[page], PAGE_DONE);
+    ram_untrack(image->ram, page << PAGE_SHIFT, TRACK_COW);
+}
+
+// A writer is about to change the page: the old bytes go to the file first. When another thread is at it, wait for it;
+// that takes microseconds.
+static void before_write(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase)
+{
+    struct ram_image *image = opaque;
+    uint64_t page = ram_offset >> PAGE_SHIFT;
+    if (phase != RAM_WRITE_BEFORE || page >= image->pages)
+        return;
+    if (claim(image, page)) {
+        if (!page_is_zero(image->ram->host + (page << PAGE_SHIFT)))
+            write_pages(image, page, 1);
+        atomic_fetch_add(&image->early, 1);
+        end_page(image, page);
+    }
+    while (atomic_load(&image->states[page]) == PAGE_COPYING)
+        sched_yield();
+}
+
+static struct ram_image *image_new(struct ram *ram, int fd, GError **error)
+{
+    struct ram_image *image = g_new0(struct ram_image, 1);
+    image->ram = ram;
+    image->fd = fd;
+    image->pages = ram->used >> PAGE_SHIFT;
+    image->states = g_try_malloc0(image->pages);
+    if (image->states && ftruncate(fd, ram->used) == 0)
+        return image;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot prepare the memory image: %s",
+                g_strerror(image->states ? errno : ENOMEM));
+    ram_image_free(image);
+    return NULL;
+}
+
+struct ram_image *ram_image_begin(struct ram *ram, int fd, GError **error)
+{
+    struct ram_image *image = image_new(ram, fd, error);
+    if (!image)
+        return NULL;
+    ram_set_tracker(ram, TRACK_COW, before_write, image);
+    ram_track_range(ram, 0, ram->used, TRACK_COW);
+    return image;
+}
+
+// The next run of memory that may hold data, from OFFSET on: holes of the memfd are skipped without touching them.
+static uint64_t next_data(const struct ram *ram, uint64_t offset, uint64_t *end)
+{
+    *end = ram->used;
+    if (ram->from_file)
+        return offset;
+    off_t data = lseek(ram->memfd, offset, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? ram->used : offset;
+    off_t hole = lseek(ram->memfd, data, SEEK_HOLE);
+    if (hole > data)
+        *end = MIN(ram->used, ALIGN_UP((uint64_t)hole, PAGE_SIZE));
+    return ALIGN_DOWN((uint64_t)data, PAGE_SIZE);
+}
+
+// Copies the claimable pages of [page, end) in runs.
+static void copy_run(struct ram_image *image, uint64_t page, uint64_t end)
+{
+    while (page < end) {
+        if (!claim(image, page)) {
+            page++;
+            continue;
+        }
+        if (page_is_zero(image->ram->host + (page << PAGE_SHIFT))) {
+            end_page(image, page++);
+            continue;
+        }
+        uint64_t run = 1;
+        while (run < RUN_PAGES && page + run < end && !page_is_zero(image->ram->host + ((page + run) << PAGE_SHIFT)) &&
+               claim(image, page + run))
+            run++;
+        write_pages(image, page, run);
+        for (uint64_t i = 0; i < run; i++)
+            end_page(image, page + i);
+        page += run;
+    }
+}
+
+static bool image_failure(struct ram_image *image, GError **error)
+{
+    int code = atomic_load(&image->failed);
+    if (code)
+        g_set_error(error, CLOCHE_ERROR, code == ENOSPC ? CLOCHE_ERROR_NO_SPACE : CLOCHE_ERROR_FAILED,
+                    "Cannot write the memory image: %s",
+                    code == ENOSPC ? "the host's disk is full; free some space" : g_strerror(code));
+    return code != 0;
+}
+
+static bool copy_all(struct ram_image *image, struct progress *progress, GError **error)
+{
+    uint64_t used = image->pages << PAGE_SHIFT;
+    if (progress)
+        atomic_fetch_add(&progress->total, used);
+    for (uint64_t offset = 0, end; offset < used; offset = end) {
+        uint64_t data = MIN(next_data(image->ram, offset, &end), used);
+        end = data < used ? MIN(MIN(end, data + CHUNK), used) : used;
+        copy_run(image, data >> PAGE_SHIFT, end >> PAGE_SHIFT);
+        if (image_failure(image, error) || !progress_advance(progress, end - offset, error))
+            return false;
+    }
+    return true;
+}
+
+bool ram_image_finish(struct ram_image *image, struct progress *progress, GError **error)
+{
+    bool good = copy_all(image, progress, error);
+    // Writers that wait for nothing: every page that is still pending was a hole, or the image is given up.
+    for (uint64_t page = 0; page < image->pages; page++)
+        if (claim(image, page))
+            end_page(image, page);
+    for (uint64_t page = 0; page < image->pages; page++)
+        while (atomic_load(&image->states[page]) == PAGE_COPYING)
+            sched_yield();
+    if (good && image_failure(image, error))
+        good = false;
+    if (good && fdatasync(image->fd) != 0) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot sync the memory image: %s", g_strerror(errno));
+        good = false;
+    }
+    return good;
+}
+
+void ram_image_free(struct ram_image *image)
+{
+    if (!image)
+        return;
+    close(image->fd);
+    g_free((void *)image->states);
+    g_free(image);
+}
+
+uint64_t ram_image_length(const struct ram_image *image)
+{
+    return image->pages << PAGE_SHIFT;
+}
+
+uint64_t ram_image_written(const struct ram_image *image)
+{
+    return atomic_load(&image->written);
+}
+
+uint64_t ram_image_early(const struct ram_image *image)
+{
+    return atomic_load(&image->early);
+}
+
+bool ram_image_write(struct ram *ram, int fd, struct progress *progress, GError **error)
+{
+    struct ram_image *image = image_new(ram, fd, error);
+    if (!image)
+        return false;
+    bool good = ram_image_finish(image, progress, error);
+    ram_image_free(image);
+    return good;
+}
+
+// ---- Loading ----
+
+static bool load_page(struct ram *ram, int fd, uint64_t offset, uint64_t length, GError **error)
+{
+    g_autofree uint8_t *buffer = g_malloc(length);
+    for (uint64_t done = 0; done < length;) {
+        ssize_t n = pread(fd, buffer + done, length - done, offset + done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT, "Cannot read the memory image: %s",
+                        n ? g_strerror(errno) : "it ends too early");
+            return false;
+        }
+        done += n;
+    }
+    // Pages that are the same stay untouched: holes stay holes, translated code stays valid.
+    for (uint64_t at = 0; at < length; at += PAGE_SIZE) {
+        if (memcmp(ram->host + offset + at, buffer + at, PAGE_SIZE) == 0)
+            continue;
+        ram_write_begin(ram, offset + at, PAGE_SIZE);
+        memcpy(ram->host + offset + at, buffer + at, PAGE_SIZE);
+        ram_write_end(ram, offset + at, PAGE_SIZE);
+    }
+    return true;
+}
+
+bool ram_image_load(struct ram *ram, int fd, bool map, GError **error)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0 || (uint64_t)st.st_size != ram->used) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT,
+                    "The memory image does not fit this machine: it has another amount of memory, or other devices");
+        return false;
+    }
+    if (map) {
+        posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED); // read ahead; pages come on demand meanwhile
+        return ram_map_file(ram, fd, ram->used, error);
+    }
+    for (uint64_t offset = 0; offset < ram->used; offset += MiB)
+        if (!load_page(ram, fd, offset, MIN(MiB, ram->used - offset), error))
+            return false;
+    return true;
+}

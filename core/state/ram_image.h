@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The RAM of a machine as a sparse, page-aligned file: byte N of the file is ram offset N, zero pages are holes.
+#ifndef CLOCHE_RAM_IMAGE_H
+#define CLOCHE_RAM_IMAGE_H
+
+#include "core/base/progress.h"
+#include "core/memory/memory.h"
+
+struct ram_image;
+
+// Starts an image in FD (empty, writable) while no vCPU runs and no device writes: from now on each page is copied
+// before it changes, so that the image is of this moment however long it takes. Takes over FD. One image per RAM at a
+// time.
+struct ram_image *ram_image_begin(struct ram *ram, int fd, GError **error);
+// Copies what was not copied yet, and syncs. Any thread, the guest runs on. PROGRESS counts bytes. False: the image is
+// incomplete; tracking has ended either way.
+bool ram_image_finish(struct ram_image *image, struct progress *progress, GError **error);
+void ram_image_free(struct ram_image *image);
+uint64_t ram_image_length(const struct ram_image *image);  // bytes of the file
+uint64_t ram_image_written(const struct ram_image *image); // of them not holes
+uint64_t ram_image_early(const struct ram_image *image);   // pages copied because the guest was about to write
+
+// The whole image at once, for a machine that stands still.
+bool ram_image_write(struct ram *ram, int fd, struct progress *progress, GError **error);
+// Shows the image's content as RAM. MAP: by a private mapping (a fresh machine that has not run); else it is read in,
+// and caches of the old content are told. No vCPU runs. The file must have exactly the length of RAM in use.
+bool ram_image_load(struct ram *ram, int fd, bool map, GError **error);
+
+#endif

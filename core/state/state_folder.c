@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// State and RAM of a standing machine in a folder: suspend to disk, and the machine half of a snapshot.
+#include "core/base/file.h"
+#include "core/base/progress.h"
+#include "core/state/machine_state.h"
+#include "core/state/ram_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static int open_file(const char *folder, const char *name, int flags, GError **error)
+{
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot open %s: %s", path, g_strerror(errno));
+    return fd;
+}
+
+bool machine_state_write_folder(struct machine *machine, const char *folder, struct progress *progress, GError **error)
+{
+    g_autoptr(GByteArray) state = g_byte_array_new();
+    machine_lock(machine);
+    machine_state_quiesce(machine);
+    bool good = machine_state_save(machine, state, error);
+    machine_unlock(machine);
+    int fd = good ? open_file(folder, "ram", O_RDWR | O_CREAT | O_TRUNC, error) : -1;
+    if (fd < 0 || !ram_image_write(machine->ram, fd, progress, error)) // takes over the descriptor
+        return false;
+    g_autofree char *path = g_build_filename(folder, "state", NULL);
+    return host_file_write(path, state->data, state->len, 0600, error);
+}
+
+bool machine_state_read_folder(struct machine *machine, const char *folder, bool fresh, GError **error)
+{
+    g_autofree char *path = g_build_filename(folder, "state", NULL), *data = NULL;
+    size_t length;
+    if (!host_file_read(path, STATE_MAX_FILE, &data, &length, error))
+        return false;
+    int fd = open_file(folder, "ram", O_RDONLY, error);
+    if (fd < 0)
+        return false;
+    machine_lock(machine);
+    bool good = ram_image_load(machine->ram, fd, fresh, error) && machine_state_load(machine, data, length, error);
+    machine_unlock(machine);
+    close(fd);
+    return good;
+}

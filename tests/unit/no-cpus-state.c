@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Beside no-cpus.c, for tests of saving and of the control server on a machine without processors.
+#include "core/cpu/lapic.h"
+#include "core/cpu/vcpu.h"
+
+const struct field vcpu_fields[] = {FIELD_END};
+const struct field lapic_fields[] = {FIELD_END};
+
+void vcpu_raise(struct vcpu *vcpu, uint32_t attention_bits)
+{
+}
