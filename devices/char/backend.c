@@ -30,8 +30,6 @@ struct char_backend {
     int read_fd, write_fd, listen_fd; // -1: none
     int terminal_fd; // of a pseudo-terminal: kept open, so that it does not hang up while nobody else has it
     bool terminal, socket, owns_fds, escaped, unlink_address;
-    void (*quit)(void *opaque);
-    void *quit_opaque;
     // Under LOCK:
     GMutex lock;
     GByteArray *out;
@@ -42,8 +40,17 @@ struct char_backend {
 };
 
 // ---- Terminal ----
+// The process has one terminal, so this is the one place with state of the process.
 static struct termios saved_terminal;
 static volatile bool terminal_changed;
+static void (*terminal_quit)(void *opaque);
+static void *terminal_quit_opaque;
+
+void char_backend_on_quit(void (*fn)(void *opaque), void *opaque)
+{
+    terminal_quit = fn;
+    terminal_quit_opaque = opaque;
+}
 
 void char_backend_restore_terminal(void)
 {
@@ -163,8 +170,8 @@ static unsigned filter_escapes(struct char_backend *b, uint8_t *data, unsigned l
             b->escaped = true;
             continue;
         }
-        if (b->escaped && (data[i] == 'x' || data[i] == 'X') && b->quit)
-            b->quit(b->quit_opaque);
+        if (b->escaped && (data[i] == 'x' || data[i] == 'X') && terminal_quit)
+            terminal_quit(terminal_quit_opaque);
         else
             data[kept++] = data[i];
         b->escaped = false;
@@ -436,10 +443,4 @@ void char_backend_free(struct char_backend *b)
 const char *char_backend_address(struct char_backend *b)
 {
     return b->address;
-}
-
-void char_backend_set_quit(struct char_backend *b, void (*fn)(void *opaque), void *opaque)
-{
-    b->quit = fn;
-    b->quit_opaque = opaque;
 }

@@ -30,8 +30,9 @@ bool char_backend_busy(struct char_backend *backend);
 void char_backend_accept_input(struct char_backend *backend);
 // What a person connects to: "/dev/pts/5", a path, or NULL. Owned by the backend.
 const char *char_backend_address(struct char_backend *backend);
-// On standard input, Ctrl-A x ends the run: FN is called on the main loop's thread.
-void char_backend_set_quit(struct char_backend *backend, void (*fn)(void *opaque), void *opaque);
+// A person typed Ctrl-A x on a stdio back end's terminal: FN is called on the main loop's thread. One for the process, as
+// its terminal is.
+void char_backend_on_quit(void (*fn)(void *opaque), void *opaque);
 // Puts the terminal back if a stdio back end changed it. Async-signal-safe, for ends that skip char_backend_free().
 void char_backend_restore_terminal(void);
 
