@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The Send Key menu: key combinations as QKeyCodes.
+#include "ui/desktop/console-keys.h"
+
+#include <glib/gi18n.h>
+
+static const struct {
+    const char *label, *keys;
+} combinations[] = {
+    {N_("Ctrl+Alt+_Del"), "ctrl alt delete"}, {N_("Ctrl+Alt+_Backspace"), "ctrl alt backspace"},
+    {"Ctrl+Alt+F_1", "ctrl alt f1"},          {"Ctrl+Alt+F_2", "ctrl alt f2"},
+    {"Ctrl+Alt+F_3", "ctrl alt f3"},          {"Ctrl+Alt+F_4", "ctrl alt f4"},
+    {"Ctrl+Alt+F_5", "ctrl alt f5"},          {"Ctrl+Alt+F_6", "ctrl alt f6"},
+    {"Ctrl+Alt+F_7", "ctrl alt f7"},          {"Ctrl+Alt+F_8", "ctrl alt f8"},
+    {"Ctrl+Alt+F_9", "ctrl alt f9"},          {"Ctrl+Alt+F10", "ctrl alt f10"},
+    {"Ctrl+Alt+F11", "ctrl alt f11"},         {"Ctrl+Alt+F12", "ctrl alt f12"},
+    {N_("_Print Screen"), "print"},           {N_("_Super"), "meta_l"},
+    {N_("Alt+_Tab"), "alt tab"},
+};
+
+void console_keys_fill(GMenu *menu)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(combinations); i++) {
+        g_autoptr(GMenuItem) item = g_menu_item_new(gettext(combinations[i].label), NULL);
+        g_menu_item_set_action_and_target(item, "win.send-key", "s", combinations[i].keys);
+        g_menu_append_item(menu, item);
+    }
+    g_menu_append(menu, _("_Custom…"), "win.send-custom-key");
+}
+
+JsonNode *console_keys_arguments(const char *keys)
+{
+    g_auto(GStrv) names = g_strsplit(keys, " ", -1);
+    g_autoptr(JsonBuilder) builder = json_builder_new();
+    json_builder_begin_object(builder);
+    json_builder_set_member_name(builder, "keys");
+    json_builder_begin_array(builder);
+    for (char **name = names; *name; name++) {
+        if (!**name)
+            continue;
+        json_builder_begin_object(builder);
+        json_builder_set_member_name(builder, "type");
+        json_builder_add_string_value(builder, "qcode");
+        json_builder_set_member_name(builder, "data");
+        json_builder_add_string_value(builder, *name);
+        json_builder_end_object(builder);
+    }
+    json_builder_end_array(builder);
+    json_builder_end_object(builder);
+    return json_builder_get_root(builder);
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#ifndef CLOCHE_DESKTOP_CONSOLE_KEYS_H
+#define CLOCHE_DESKTOP_CONSOLE_KEYS_H
+
+#include <gtk/gtk.h>
+#include <json-glib/json-glib.h>
+
+// Appends the usual combinations, each as win.send-key('ctrl alt delete'), and win.send-custom-key.
+void console_keys_fill(GMenu *menu);
+// The arguments of the control command send-key for QKeyCode names separated by spaces. A new node.
+JsonNode *console_keys_arguments(const char *keys);
+
+#endif

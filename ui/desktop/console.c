@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ui/desktop/console.h"
+#include "ui/desktop/close-dialog.h"
+#include "ui/desktop/console-keys.h"
+#include "ui/desktop/dialogs.h"
+#include "ui/desktop/machine-actions.h"
+#include "ui/desktop/media.h"
+#include "ui/desktop/serial.h"
+
+#include <glib/gi18n.h>
+#include <string.h>
+
+struct _ClocheConsole {
+    GtkApplicationWindow parent_instance;
+    ClocheApp *app;
+    ClocheMachine *machine;
+    GtkWidget *menubar_box, *status_bar, *bar_edge, *bar_pin, *bar_keys, *engine_popover, *engine_badge;
+    GtkWidget *screen_scroller, *serial;
+    GtkInfoBar *info_bar;
+    GtkLabel *info_label, *state_label, *grab_label, *engine_label, *engine_text, *bar_title;
+    GtkStack *pages;
+    GtkRevealer *bar;
+    GtkBox *device_icons;
+    ClocheDisplay *display;
+    GMenuModel *menubar;
+    GMenu *keys;
+    gboolean full_screen, resize_guest, closing;
+    guint wish_timer, wish_width, wish_height;
+};
+G_DEFINE_TYPE(ClocheConsole, cloche_console, GTK_TYPE_APPLICATION_WINDOW)
+
+ClocheMachine *cloche_console_get_machine(ClocheConsole *self)
+{
+    return self->machine;
+}
+
+ClocheDisplay *cloche_console_get_display(ClocheConsole *self)
+{
+    return self->display;
+}
+
+// ---- What the window says ----
+static const char *veil_text(ClocheConsole *self)
+{
+    switch (cloche_machine_get_state(self->machine)) {
+    case CLOCHE_STATE_RUNNING:
+        return NULL;
+    case CLOCHE_STATE_STARTING:
+        return _("Starting…");
+    case CLOCHE_STATE_BUSY:
+        return _("Saving or restoring…");
+    case CLOCHE_STATE_OFF:
+        return _("The machine is off.\nMachine ▸ Start starts it.");
+    default:
+        return cloche_machine_get_state_text(self->machine);
+    }
+}
+
+static void show_grab(ClocheConsole *self)
+{
+    gboolean grabbed = cloche_display_is_grabbed(self->display);
+    gtk_label_set_text(self->grab_label, grabbed ? _("Press Ctrl+Alt+G to release the pointer") : "");
+}
+
+static void show(ClocheConsole *self)
+{
+    const char *name = cloche_machine_get_name(self->machine), *state = cloche_machine_get_state_text(self->machine);
+    g_autofree char *title = g_strdup_printf("%s – Cloche", name);
+    gtk_window_set_title(GTK_WINDOW(self), title);
+    gtk_label_set_text(self->bar_title, name);
+    gtk_label_set_text(self->state_label, state);
+    gtk_widget_set_tooltip_text(GTK_WIDGET(self->state_label), state);
+    gtk_label_set_text(self->engine_label, cloche_machine_get_engine(self->machine));
+    gtk_label_set_text(self->engine_text, cloche_machine_get_engine_reason(self->machine));
+    gtk_widget_set_visible(self->engine_badge, *cloche_machine_get_engine(self->machine) != 0);
+    cloche_display_set_veil(self->display, veil_text(self));
+    ClocheState now = cloche_machine_get_state(self->machine);
+    gboolean trouble = now == CLOCHE_STATE_ERROR || now == CLOCHE_STATE_CRASHED;
+    if (trouble)
+        gtk_label_set_text(self->info_label, state);
+    gtk_info_bar_set_message_type(self->info_bar, trouble ? GTK_MESSAGE_ERROR : GTK_MESSAGE_INFO);
+    gtk_info_bar_set_revealed(self->info_bar, trouble);
+    media_fill_icons(self->device_icons, self->machine);
+    show_grab(self);
+}
+
+// ---- Full screen ----
+static gboolean hide_bar(gpointer data)
+{
+    ClocheConsole *self = data;
+    if (!gtk_toggle_button_get_active(GTK_TOGGLE_BUTTON(self->bar_pin)))
+        gtk_revealer_set_reveal_child(self->bar, FALSE);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean bar_crossing(GtkWidget *widget, GdkEventCrossing *event, ClocheConsole *self)
+{
+    if (event->type == GDK_ENTER_NOTIFY)
+        gtk_revealer_set_reveal_child(self->bar, TRUE);
+    else if (event->detail != GDK_NOTIFY_INFERIOR)
+        hide_bar(self);
+    return FALSE;
+}
+
+static void set_full_screen(ClocheConsole *self, gboolean on)
+{
+    self->full_screen = on;
+    gtk_widget_set_visible(self->menubar_box, !on);
+    gtk_widget_set_visible(self->status_bar, !on);
+    gtk_widget_set_visible(self->bar_edge, on);
+    if (on) {
+        gtk_window_fullscreen(GTK_WINDOW(self));
+        gtk_revealer_set_reveal_child(self->bar, TRUE);
+        g_timeout_add_seconds_full(G_PRIORITY_DEFAULT, 3, hide_bar, g_object_ref(self), g_object_unref);
+    } else {
+        gtk_window_unfullscreen(GTK_WINDOW(self));
+    }
+    gtk_widget_grab_focus(GTK_WIDGET(self->display));
+}
+
+// ---- Actions of this window ----
+static void change_full_screen(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    g_simple_action_set_state(action, value);
+    set_full_screen(data, g_variant_get_boolean(value));
+}
+
+static void change_scale(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    ClocheConsole *self = data;
+    const char *name = g_variant_get_string(value, NULL);
+    ClocheScale scale = strcmp(name, "fit") == 0 ? CLOCHE_SCALE_FIT : strcmp(name, "integer") == 0 ? CLOCHE_SCALE_INTEGER : CLOCHE_SCALE_PIXEL;
+    g_simple_action_set_state(action, value);
+    cloche_display_set_scale(self->display, scale);
+    g_key_file_set_string(cloche_app_get_preferences(self->app), "Console", "scale", name);
+    cloche_app_save_preferences(self->app);
+}
+
+static void change_resize_guest(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    ClocheConsole *self = data;
+    self->resize_guest = g_variant_get_boolean(value);
+    g_simple_action_set_state(action, value);
+}
+
+static void change_capture(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    g_simple_action_set_state(action, value);
+    cloche_display_set_capture(CLOCHE_CONSOLE(data)->display, g_variant_get_boolean(value));
+}
+
+static void change_page(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    ClocheConsole *self = data;
+    const char *page = g_variant_get_string(value, NULL);
+    if (strcmp(page, "serial") == 0 && !self->serial) {
+        self->serial = serial_console_new(self->machine);
+        gtk_stack_add_named(self->pages, self->serial, "serial");
+        gtk_widget_show_all(self->serial);
+    }
+    g_simple_action_set_state(action, value);
+    gtk_stack_set_visible_child_name(self->pages, page);
+    gtk_widget_grab_focus(strcmp(page, "serial") == 0 ? serial_console_terminal(self->serial) : GTK_WIDGET(self->display));
+}
+
+static void send_key(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key", console_keys_arguments(g_variant_get_string(value, NULL)),
+                        NULL, NULL);
+}
+
+static void custom_key_response(GtkDialog *dialog, int response, gpointer data)
+{
+    GtkEntry *entry = g_object_get_data(G_OBJECT(dialog), "entry");
+    if (response == GTK_RESPONSE_ACCEPT)
+        cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key", console_keys_arguments(gtk_entry_get_text(entry)),
+                            dialog_call_done, data);
+    gtk_widget_destroy(GTK_WIDGET(dialog));
+}
+
+static void send_custom_key(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    GtkWidget *dialog = gtk_dialog_new_with_buttons(_("Send Key"), data, GTK_DIALOG_MODAL | GTK_DIALOG_USE_HEADER_BAR,
+                                                    _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Send"), GTK_RESPONSE_ACCEPT, NULL);
+    GtkWidget *entry = gtk_entry_new(), *label = gtk_label_new(_("Key names separated by spaces, held together:"));
+    GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
+    g_object_set(area, "margin", 18, "spacing", 6, NULL);
+    gtk_entry_set_placeholder_text(GTK_ENTRY(entry), "ctrl alt f2");
+    gtk_entry_set_activates_default(GTK_ENTRY(entry), TRUE);
+    gtk_dialog_set_default_response(GTK_DIALOG(dialog), GTK_RESPONSE_ACCEPT);
+    gtk_container_add(GTK_CONTAINER(area), label);
+    gtk_container_add(GTK_CONTAINER(area), entry);
+    g_object_set_data(G_OBJECT(dialog), "entry", entry);
+    g_signal_connect(dialog, "response", G_CALLBACK(custom_key_response), data);
+    gtk_widget_show_all(dialog);
+}
+
+static void clipboard_arrived(GtkClipboard *clipboard, const char *text, gpointer data)
+{
+    ClocheConsole *self = data;
+    if (text && *text) {
+        JsonObject *object = json_object_new();
+        json_object_set_string_member(object, "text", text);
+        JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
+        json_node_take_object(arguments, object);
+        cloche_machine_call(self->machine, "x-cloche-type-text", arguments, dialog_call_done, self);
+    }
+    g_object_unref(self);
+}
+
+static void type_clipboard(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    gtk_clipboard_request_text(gtk_widget_get_clipboard(GTK_WIDGET(data), GDK_SELECTION_CLIPBOARD), clipboard_arrived,
+                               g_object_ref(data));
+}
+
+static void screenshot(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    ClocheConsole *self = data;
+    g_autoptr(GdkPixbuf) picture = cloche_display_snapshot(self->display);
+    const char *folder = g_get_user_special_dir(G_USER_DIRECTORY_PICTURES);
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *stamp = g_date_time_format(now, "%F %H-%M-%S");
+    g_autofree char *safe = g_strdelimit(g_strdup(cloche_machine_get_name(self->machine)), "/", '-');
+    g_autofree char *name = g_strdup_printf("%s %s.png", safe, stamp);
+    g_autofree char *path = g_build_filename(folder ? folder : g_get_home_dir(), name, NULL);
+    g_autoptr(GError) error = NULL;
+    if (!picture || !gdk_pixbuf_save(picture, path, "png", &error, NULL)) {
+        if (!error)
+            error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("The machine shows no picture yet; start it first."));
+        dialog_error(GTK_WINDOW(self), _("The screenshot could not be saved"), error, NULL);
+        return;
+    }
+    g_autofree char *text = g_strdup_printf(_("Screenshot saved: %s"), path);
+    gtk_label_set_text(self->info_label, text);
+    gtk_info_bar_set_message_type(self->info_bar, GTK_MESSAGE_INFO);
+    gtk_info_bar_set_revealed(self->info_bar, TRUE);
+}
+
+static void insert_medium(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    media_choose(CLOCHE_CONSOLE(data)->machine, NULL, GTK_WINDOW(data));
+}
+
+static void eject_medium(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    media_eject(CLOCHE_CONSOLE(data)->machine, NULL, GTK_WINDOW(data));
+}
+
+static void insert_into(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    media_choose(CLOCHE_CONSOLE(data)->machine, g_variant_get_string(value, NULL), GTK_WINDOW(data));
+}
+
+static void eject_from(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    media_eject(CLOCHE_CONSOLE(data)->machine, g_variant_get_string(value, NULL), GTK_WINDOW(data));
+}
+
+static void close_window(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    gtk_window_close(data);
+}
+
+static const GActionEntry console_actions[] = {
+    {.name = "full-screen", .state = "false", .change_state = change_full_screen},
+    {.name = "scale", .parameter_type = "s", .state = "'pixel'", .change_state = change_scale},
+    {.name = "resize-guest", .state = "false", .change_state = change_resize_guest},
+    {.name = "capture", .state = "false", .change_state = change_capture},
+    {.name = "page", .parameter_type = "s", .state = "'screen'", .change_state = change_page},
+    {.name = "send-key", .parameter_type = "s", .activate = send_key},
+    {.name = "send-custom-key", .activate = send_custom_key},
+    {.name = "type-clipboard", .activate = type_clipboard},
+    {.name = "screenshot", .activate = screenshot},
+    {.name = "insert", .activate = insert_medium},
+    {.name = "eject", .activate = eject_medium},
+    {.name = "insert-into", .parameter_type = "s", .activate = insert_into},
+    {.name = "eject-from", .parameter_type = "s", .activate = eject_from},
+    {.name = "close", .activate = close_window},
+};
+
+// ---- The guest's resolution follows the window ----
+static gboolean send_wish(gpointer data)
+{
+    ClocheConsole *self = data;
+    JsonObject *object = json_object_new();
+    json_object_set_int_member(object, "head", 0);
+    json_object_set_int_member(object, "width", self->wish_width);
+    json_object_set_int_member(object, "height", self->wish_height);
+    JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(arguments, object);
+    self->wish_timer = 0;
+    cloche_machine_call(self->machine, "x-cloche-set-display-size", arguments, NULL, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static void wish_size(ClocheDisplay *display, guint width, guint height, ClocheConsole *self)
+{
+    if (!self->resize_guest || (width == self->wish_width && height == self->wish_height))
+        return;
+    self->wish_width = width;
+    self->wish_height = height;
+    if (self->wish_timer)
+        g_source_remove(self->wish_timer);
+    self->wish_timer = g_timeout_add(300, send_wish, self);
+}
+
+// ---- Closing ----
+static void close_chosen(ClocheConsole *self, CloseChoice choice)
+{
+    static const ClocheRequest requests[] = {
+        [CLOSE_SAVE] = CLOCHE_REQUEST_SAVE,
+        [CLOSE_SHUT_DOWN] = CLOCHE_REQUEST_SHUT_DOWN,
+        [CLOSE_POWER_OFF] = CLOCHE_REQUEST_POWER_OFF,
+    };
+    if (choice == CLOSE_CANCEL)
+        return;
+    if (choice != CLOSE_KEEP_RUNNING)
+        cloche_machine_request(self->machine, requests[choice], NULL);
+    self->closing = TRUE;
+    gtk_window_close(GTK_WINDOW(self));
+}
+
+static void close_answered(gpointer data, CloseChoice choice)
+{
+    close_chosen(data, choice);
+}
+
+static gboolean console_closing(GtkWidget *widget, GdkEventAny *event)
+{
+    ClocheConsole *self = CLOCHE_CONSOLE(widget);
+    ClocheState state = cloche_machine_get_state(self->machine);
+    gboolean alive = state == CLOCHE_STATE_RUNNING || state == CLOCHE_STATE_PAUSED || state == CLOCHE_STATE_ERROR;
+    if (!self->closing && alive) {
+        close_dialog_ask(GTK_WINDOW(self), cloche_app_get_preferences(self->app), close_answered, self);
+        return TRUE;
+    }
+    cloche_app_save_preferences(self->app);
+    return FALSE;
+}
+
+// Keys go to the guest first: only then to the window's accelerators, and never while the screen has the focus.
+static gboolean console_key(GtkWidget *widget, GdkEventKey *event)
+{
+    ClocheConsole *self = CLOCHE_CONSOLE(widget);
+    gboolean guest = gtk_widget_has_focus(GTK_WIDGET(self->display)) && !veil_text(self);
+    gboolean leave = event->type == GDK_KEY_PRESS && event->keyval == GDK_KEY_F11 && (event->state & GDK_SHIFT_MASK);
+    if (guest && !leave)
+        return gtk_window_propagate_key_event(GTK_WINDOW(widget), event);
+    GtkWidgetClass *parent = GTK_WIDGET_CLASS(cloche_console_parent_class);
+    return event->type == GDK_KEY_PRESS ? parent->key_press_event(widget, event) : parent->key_release_event(widget, event);
+}
+
+// ---- Construction ----
+static void build_menus(ClocheConsole *self)
+{
+    GtkWidget *bar = gtk_menu_bar_new_from_model(self->menubar);
+    console_keys_fill(self->keys);
+    gtk_container_add(GTK_CONTAINER(self->menubar_box), bar);
+    gtk_widget_show_all(bar);
+    gtk_menu_button_set_menu_model(GTK_MENU_BUTTON(self->bar_keys), G_MENU_MODEL(self->keys));
+    gtk_menu_button_set_popover(GTK_MENU_BUTTON(self->engine_badge), self->engine_popover);
+}
+
+static void restore_preferences(ClocheConsole *self)
+{
+    g_autofree char *scale = g_key_file_get_string(cloche_app_get_preferences(self->app), "Console", "scale", NULL);
+    if (scale)
+        g_action_group_change_action_state(G_ACTION_GROUP(self), "scale", g_variant_new_string(scale));
+}
+
+GtkWidget *cloche_console_new(ClocheApp *app, ClocheMachine *machine)
+{
+    ClocheConsole *self = g_object_new(CLOCHE_TYPE_CONSOLE, "application", app, NULL);
+    self->app = app;
+    self->machine = g_object_ref(machine);
+    g_signal_connect_object(machine, "changed", G_CALLBACK(show), self, G_CONNECT_SWAPPED);
+    machine_actions_set_machine(GTK_APPLICATION_WINDOW(self), machine);
+    cloche_machine_attach_display(machine, self->display);
+    restore_preferences(self);
+    show(self);
+    gtk_widget_grab_focus(GTK_WIDGET(self->display));
+    return GTK_WIDGET(self);
+}
+
+static void console_dispose(GObject *object)
+{
+    ClocheConsole *self = CLOCHE_CONSOLE(object);
+    if (self->wish_timer)
+        g_source_remove(self->wish_timer);
+    self->wish_timer = 0;
+    g_clear_object(&self->machine);
+    G_OBJECT_CLASS(cloche_console_parent_class)->dispose(object);
+}
+
+static void cloche_console_class_init(ClocheConsoleClass *class)
+{
+    GtkWidgetClass *widget = GTK_WIDGET_CLASS(class);
+    G_OBJECT_CLASS(class)->dispose = console_dispose;
+    widget->delete_event = console_closing;
+    widget->key_press_event = widget->key_release_event = console_key;
+    g_type_ensure(CLOCHE_TYPE_DISPLAY);
+    gtk_widget_class_set_template_from_resource(widget, "/org/cloche/Cloche/console.ui");
+#define CHILD(name) gtk_widget_class_bind_template_child(widget, ClocheConsole, name)
+    CHILD(menubar_box);
+    CHILD(status_bar);
+    CHILD(bar_edge);
+    CHILD(bar_pin);
+    CHILD(bar_keys);
+    CHILD(bar);
+    CHILD(bar_title);
+    CHILD(engine_popover);
+    CHILD(engine_badge);
+    CHILD(engine_label);
+    CHILD(engine_text);
+    CHILD(info_bar);
+    CHILD(info_label);
+    CHILD(state_label);
+    CHILD(grab_label);
+    CHILD(pages);
+    CHILD(screen_scroller);
+    CHILD(device_icons);
+    CHILD(display);
+    CHILD(menubar);
+    CHILD(keys);
+#undef CHILD
+}
+
+static void cloche_console_init(ClocheConsole *self)
+{
+    g_action_map_add_action_entries(G_ACTION_MAP(self), console_actions, G_N_ELEMENTS(console_actions), self);
+    machine_actions_add(GTK_APPLICATION_WINDOW(self), NULL);
+    gtk_widget_init_template(GTK_WIDGET(self));
+    build_menus(self);
+    gtk_widget_add_events(self->bar_edge, GDK_ENTER_NOTIFY_MASK | GDK_LEAVE_NOTIFY_MASK);
+    g_signal_connect(self->bar_edge, "enter-notify-event", G_CALLBACK(bar_crossing), self);
+    g_signal_connect(self->bar_edge, "leave-notify-event", G_CALLBACK(bar_crossing), self);
+    g_signal_connect(self->display, "wish-size", G_CALLBACK(wish_size), self);
+    g_signal_connect_swapped(self->display, "grab-changed", G_CALLBACK(show_grab), self);
+    g_signal_connect(self->info_bar, "response", G_CALLBACK(gtk_info_bar_set_revealed), NULL);
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ui/desktop/delete-dialog.h"
+#include "ui/desktop/dialogs.h"
+
+#include <errno.h>
+#include <glib/gi18n.h>
+#include <glib/gstdio.h>
+
+#define MAX_FILES 2000
+
+enum column { COLUMN_DELETE, COLUMN_PATH, COLUMN_SHOWN, COLUMN_SIZE };
+
+struct question {
+    ClocheMachine *machine;
+    GtkApplicationWindow *window;
+    void (*deleted)(GtkApplicationWindow *window, ClocheMachine *machine);
+    GtkListStore *files;
+};
+
+static void add_file(GtkListStore *files, const char *path, const char *shown, gboolean ticked)
+{
+    GStatBuf info;
+    if (g_lstat(path, &info) != 0)
+        return;
+    g_autofree char *size = format_size((guint64)info.st_blocks * 512);
+    gtk_list_store_insert_with_values(files, NULL, -1, COLUMN_DELETE, ticked, COLUMN_PATH, path, COLUMN_SHOWN, shown,
+                                      COLUMN_SIZE, size, -1);
+}
+
+static void add_folder(GtkListStore *files, const char *folder, const char *prefix, unsigned *left)
+{
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && *left && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL), *shown = g_build_filename(prefix, name, NULL);
+        (*left)--;
+        if (g_file_test(path, G_FILE_TEST_IS_DIR) && !g_file_test(path, G_FILE_TEST_IS_SYMLINK))
+            add_folder(files, path, shown, left);
+        else
+            add_file(files, path, shown, TRUE);
+    }
+}
+
+// Images that the definition uses from elsewhere may belong to others: they are listed, but not ticked.
+static void add_outside(GtkListStore *files, ClocheMachine *machine)
+{
+    g_auto(GStrv) groups = cloche_machine_get_groups(machine, "Drive *");
+    for (char **group = groups; group && *group; group++) {
+        g_autofree char *file = cloche_machine_get_option(machine, *group, "file");
+        g_autofree char *kind = cloche_machine_get_option(machine, *group, "kind");
+        if (file && g_path_is_absolute(file) && g_strcmp0(kind, "disk") == 0 &&
+            !g_str_has_prefix(file, cloche_machine_get_folder(machine)))
+            add_file(files, file, file, FALSE);
+    }
+}
+
+static void toggled(GtkCellRendererToggle *cell, char *path, GtkListStore *files)
+{
+    GtkTreeIter iter;
+    gboolean on;
+    if (!gtk_tree_model_get_iter_from_string(GTK_TREE_MODEL(files), &iter, path))
+        return;
+    gtk_tree_model_get(GTK_TREE_MODEL(files), &iter, COLUMN_DELETE, &on, -1);
+    gtk_list_store_set(files, &iter, COLUMN_DELETE, !on, -1);
+}
+
+static GtkWidget *file_view(GtkListStore *files)
+{
+    GtkWidget *view = gtk_tree_view_new_with_model(GTK_TREE_MODEL(files)), *scroller = gtk_scrolled_window_new(NULL, NULL);
+    GtkCellRenderer *toggle = gtk_cell_renderer_toggle_new();
+    g_signal_connect(toggle, "toggled", G_CALLBACK(toggled), files);
+    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("Delete"), toggle, "active", COLUMN_DELETE, NULL);
+    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("File"), gtk_cell_renderer_text_new(), "text",
+                                                COLUMN_SHOWN, NULL);
+    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("Size on Disk"), gtk_cell_renderer_text_new(), "text",
+                                                COLUMN_SIZE, NULL);
+    gtk_tree_view_column_set_expand(gtk_tree_view_get_column(GTK_TREE_VIEW(view), 1), TRUE);
+    atk_object_set_name(gtk_widget_get_accessible(view), _("Files of the machine"));
+    gtk_scrolled_window_set_shadow_type(GTK_SCROLLED_WINDOW(scroller), GTK_SHADOW_IN);
+    gtk_widget_set_size_request(scroller, 480, 200);
+    gtk_container_add(GTK_CONTAINER(scroller), view);
+    return scroller;
+}
+
+static char **ticked_files(GtkListStore *files)
+{
+    GPtrArray *list = g_ptr_array_new();
+    GtkTreeIter iter;
+    for (gboolean more = gtk_tree_model_get_iter_first(GTK_TREE_MODEL(files), &iter); more;
+         more = gtk_tree_model_iter_next(GTK_TREE_MODEL(files), &iter)) {
+        gboolean on;
+        char *path;
+        gtk_tree_model_get(GTK_TREE_MODEL(files), &iter, COLUMN_DELETE, &on, COLUMN_PATH, &path, -1);
+        if (on)
+            g_ptr_array_add(list, path);
+        else
+            g_free(path);
+    }
+    g_ptr_array_add(list, NULL);
+    return (char **)g_ptr_array_free(list, FALSE);
+}
+
+static void response(GtkDialog *dialog, int response, struct question *question)
+{
+    if (response == GTK_RESPONSE_ACCEPT) {
+        g_object_set_data_full(G_OBJECT(question->machine), "doomed-files", ticked_files(question->files),
+                               (GDestroyNotify)g_strfreev);
+        question->deleted(question->window, question->machine);
+    }
+    gtk_widget_destroy(GTK_WIDGET(dialog));
+    g_object_unref(question->files);
+    g_object_unref(question->machine);
+    g_free(question);
+}
+
+void delete_dialog_ask(ClocheMachine *machine, GtkApplicationWindow *parent,
+                       void (*deleted)(GtkApplicationWindow *window, ClocheMachine *machine))
+{
+    g_autofree char *title = g_strdup_printf(_("Delete “%s”?"), cloche_machine_get_name(machine));
+    GtkWidget *dialog = gtk_dialog_new_with_buttons(title, GTK_WINDOW(parent),
+                                                    GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
+                                                    _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Delete"), GTK_RESPONSE_ACCEPT, NULL);
+    GtkWidget *button = gtk_dialog_get_widget_for_response(GTK_DIALOG(dialog), GTK_RESPONSE_ACCEPT);
+    gtk_style_context_add_class(gtk_widget_get_style_context(button), "destructive-action");
+    struct question *question = g_new0(struct question, 1);
+    question->machine = g_object_ref(machine);
+    question->window = parent;
+    question->deleted = deleted;
+    question->files = gtk_list_store_new(4, G_TYPE_BOOLEAN, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING);
+    unsigned left = MAX_FILES;
+    add_folder(question->files, cloche_machine_get_folder(machine), "", &left);
+    add_outside(question->files, machine);
+    GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
+    GtkWidget *label = gtk_label_new(_("These files are deleted a few seconds from now; until then Undo brings the machine back."));
+    g_object_set(area, "margin", 18, "spacing", 12, NULL);
+    gtk_label_set_line_wrap(GTK_LABEL(label), TRUE);
+    gtk_label_set_xalign(GTK_LABEL(label), 0);
+    gtk_container_add(GTK_CONTAINER(area), label);
+    gtk_box_pack_start(GTK_BOX(area), file_view(question->files), TRUE, TRUE, 0);
+    gtk_dialog_set_default_response(GTK_DIALOG(dialog), GTK_RESPONSE_CANCEL);
+    g_signal_connect(dialog, "response", G_CALLBACK(response), question);
+    gtk_widget_show_all(dialog);
+}
+
+static void remove_empty_folders(const char *folder)
+{
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        if (g_file_test(path, G_FILE_TEST_IS_DIR) && !g_file_test(path, G_FILE_TEST_IS_SYMLINK))
+            remove_empty_folders(path);
+    }
+    g_rmdir(folder); // fails where files were kept, which is right
+}
+
+gboolean delete_dialog_carry_out(ClocheMachine *machine, GError **error)
+{
+    char **files = g_object_get_data(G_OBJECT(machine), "doomed-files");
+    for (char **file = files; file && *file; file++)
+        if (g_unlink(*file) != 0 && errno != ENOENT) {
+            int e = errno;
+            g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("%s could not be deleted: %s"), *file, g_strerror(e));
+            return FALSE;
+        }
+    remove_empty_folders(cloche_machine_get_folder(machine));
+    return TRUE;
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ui/desktop/details.h"
+#include "ui/desktop/dialogs.h"
+#include "ui/desktop/graph.h"
+
+#include <glib/gi18n.h>
+
+enum figure { FIGURE_CPU, FIGURE_MEMORY, FIGURE_DISK, FIGURE_NET, FIGURE_COUNT };
+
+struct _ClocheDetails {
+    GtkScrolledWindow parent_instance;
+    GtkImage *picture;
+    GtkLabel *name, *state, *notes;
+    GtkGrid *graphs, *facts;
+    GtkWidget *start, *pause, *save, *shut_down;
+    ClocheGraph *graph[FIGURE_COUNT];
+    GtkLabel *graph_value[FIGURE_COUNT];
+    GtkLabel *fact[8];
+    ClocheMachine *machine;
+};
+G_DEFINE_TYPE(ClocheDetails, cloche_details, GTK_TYPE_SCROLLED_WINDOW)
+
+#define PICTURE_WIDTH 288
+
+static const char *const figure_names[FIGURE_COUNT] = {N_("Processor"), N_("Memory"), N_("Disk"), N_("Network")};
+
+// What the facts list shows: a label and the option it comes from.
+static const struct {
+    const char *label, *group, *key;
+} facts[] = {
+    {N_("Processors"), "Processor", "count"}, {N_("Model"), "Processor", "model"}, {N_("Engine"), "Processor", "engine"},
+    {N_("Memory"), "Memory", "size"},         {N_("VNC"), "VNC", "address"},
+};
+
+static void show_picture(ClocheDetails *self)
+{
+    GdkPixbuf *full = cloche_machine_get_thumbnail(self->machine);
+    if (!full) {
+        gtk_image_set_from_icon_name(self->picture, cloche_machine_get_icon(self->machine), GTK_ICON_SIZE_DIALOG);
+        gtk_image_set_pixel_size(self->picture, 96);
+        return;
+    }
+    int wide = gdk_pixbuf_get_width(full), high = gdk_pixbuf_get_height(full);
+    int height = MAX(1, high * PICTURE_WIDTH / wide);
+    g_autoptr(GdkPixbuf) small = gdk_pixbuf_scale_simple(full, PICTURE_WIDTH, height, GDK_INTERP_BILINEAR);
+    gtk_image_set_from_pixbuf(self->picture, small);
+}
+
+static void show_facts(ClocheDetails *self)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(facts); i++) {
+        g_autofree char *value = cloche_machine_get_option(self->machine, facts[i].group, facts[i].key);
+        gtk_label_set_text(self->fact[i], value && *value ? value : "–");
+    }
+}
+
+static void show(ClocheDetails *self)
+{
+    if (!self->machine)
+        return;
+    ClocheState state = cloche_machine_get_state(self->machine);
+    gtk_label_set_text(self->name, cloche_machine_get_name(self->machine));
+    gtk_label_set_text(self->state, cloche_machine_get_state_text(self->machine));
+    gtk_label_set_text(self->notes, cloche_machine_get_notes(self->machine));
+    gtk_widget_set_visible(GTK_WIDGET(self->graphs), state == CLOCHE_STATE_RUNNING || state == CLOCHE_STATE_PAUSED);
+    gboolean paused = state == CLOCHE_STATE_PAUSED || state == CLOCHE_STATE_ERROR;
+    gtk_button_set_label(GTK_BUTTON(self->start), paused ? _("_Resume") : _("_Start"));
+    gtk_actionable_set_action_name(GTK_ACTIONABLE(self->start), paused ? "win.resume" : "win.start");
+    static const ClocheRequest requests[] = {CLOCHE_REQUEST_START, CLOCHE_REQUEST_PAUSE, CLOCHE_REQUEST_SAVE,
+                                             CLOCHE_REQUEST_SHUT_DOWN};
+    GtkWidget *buttons[] = {self->start, self->pause, self->save, self->shut_down};
+    for (guint i = 0; i < G_N_ELEMENTS(buttons); i++) {
+        ClocheRequest request = i == 0 && paused ? CLOCHE_REQUEST_RESUME : requests[i];
+        gtk_widget_set_tooltip_text(buttons[i], cloche_machine_why_not(self->machine, request));
+    }
+    show_picture(self);
+    show_facts(self);
+}
+
+static void show_figures(ClocheDetails *self)
+{
+    const struct machine_figures *now = cloche_machine_get_figures(self->machine);
+    double values[FIGURE_COUNT] = {now->cpu_percent, now->memory, now->disk_read + now->disk_write, now->net_in + now->net_out};
+    for (guint i = 0; i < FIGURE_COUNT; i++) {
+        cloche_graph_add(self->graph[i], values[i], i == FIGURE_CPU ? MAX(100, values[i]) : 0);
+        g_autofree char *size = format_size(values[i]);
+        g_autofree char *text = i == FIGURE_CPU      ? g_strdup_printf("%.0f %%", values[i])
+                                : i == FIGURE_MEMORY ? g_strdup(size)
+                                                     : g_strdup_printf(_("%s/s"), size);
+        gtk_label_set_text(self->graph_value[i], text);
+    }
+}
+
+void cloche_details_set_machine(ClocheDetails *self, ClocheMachine *machine)
+{
+    if (self->machine == machine)
+        return;
+    if (self->machine)
+        g_signal_handlers_disconnect_by_data(self->machine, self);
+    g_set_object(&self->machine, machine);
+    gtk_widget_set_visible(GTK_WIDGET(self), machine != NULL);
+    if (!machine)
+        return;
+    for (guint i = 0; i < FIGURE_COUNT; i++)
+        cloche_graph_clear(self->graph[i]);
+    g_signal_connect_swapped(machine, "changed", G_CALLBACK(show), self);
+    g_signal_connect_swapped(machine, "figures", G_CALLBACK(show_figures), self);
+    show(self);
+}
+
+static GtkLabel *add_label(GtkGrid *grid, const char *text, int column, int row, gboolean dim)
+{
+    GtkWidget *label = gtk_label_new(text);
+    gtk_label_set_xalign(GTK_LABEL(label), 0);
+    gtk_label_set_ellipsize(GTK_LABEL(label), PANGO_ELLIPSIZE_END);
+    if (dim)
+        gtk_style_context_add_class(gtk_widget_get_style_context(label), "dim-label");
+    gtk_grid_attach(grid, label, column, row, 1, 1);
+    gtk_widget_show(label);
+    return GTK_LABEL(label);
+}
+
+static void details_dispose(GObject *object)
+{
+    cloche_details_set_machine(CLOCHE_DETAILS(object), NULL);
+    G_OBJECT_CLASS(cloche_details_parent_class)->dispose(object);
+}
+
+static void cloche_details_class_init(ClocheDetailsClass *class)
+{
+    GtkWidgetClass *widget = GTK_WIDGET_CLASS(class);
+    G_OBJECT_CLASS(class)->dispose = details_dispose;
+    g_type_ensure(CLOCHE_TYPE_GRAPH);
+    gtk_widget_class_set_template_from_resource(widget, "/org/cloche/Cloche/details.ui");
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, picture);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, name);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, state);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, notes);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, graphs);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, facts);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, start);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, pause);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, save);
+    gtk_widget_class_bind_template_child(widget, ClocheDetails, shut_down);
+}
+
+static void cloche_details_init(ClocheDetails *self)
+{
+    gtk_widget_init_template(GTK_WIDGET(self));
+    for (guint i = 0; i < FIGURE_COUNT; i++) {
+        int column = i % 2, row = i / 2 * 2;
+        GtkWidget *head = gtk_grid_new();
+        gtk_grid_set_column_spacing(GTK_GRID(head), 6);
+        add_label(GTK_GRID(head), gettext(figure_names[i]), 0, 0, TRUE);
+        self->graph_value[i] = add_label(GTK_GRID(head), "", 1, 0, FALSE);
+        gtk_grid_attach(self->graphs, head, column, row, 1, 1);
+        self->graph[i] = g_object_new(CLOCHE_TYPE_GRAPH, "visible", TRUE, NULL);
+        atk_object_set_name(gtk_widget_get_accessible(GTK_WIDGET(self->graph[i])), gettext(figure_names[i]));
+        gtk_grid_attach(self->graphs, GTK_WIDGET(self->graph[i]), column, row + 1, 1, 1);
+        gtk_widget_show(head);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(facts); i++) {
+        add_label(self->facts, gettext(facts[i].label), 0, i, TRUE);
+        self->fact[i] = add_label(self->facts, "", 1, i, FALSE);
+    }
+}

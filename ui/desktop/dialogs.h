@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Small shared dialogs: an error with cause, next step, details, Copy and Open Log; a yes-or-no question.
+#ifndef CLOCHE_DESKTOP_DIALOGS_H
+#define CLOCHE_DESKTOP_DIALOGS_H
+
+#include <gtk/gtk.h>
+
+// WHAT: one plain sentence ("The machine could not be started"). LOG: path of a log to open, or NULL.
+void dialog_error(GtkWindow *parent, const char *what, const GError *error, const char *log);
+// A modal question; ACCEPT is the verb of the button. DONE runs if it was pressed.
+void dialog_confirm(GtkWindow *parent, const char *question, const char *more, const char *accept, gboolean destructive,
+                    void (*done)(gpointer data), gpointer data, GDestroyNotify destroy);
+// Ready callback for cloche_machine_call(): shows a failure over PARENT (a GtkWindow).
+void dialog_call_done(GObject *machine, GAsyncResult *result, gpointer parent);
+// "1.5 GiB"; free with g_free().
+char *format_size(guint64 bytes);
+
+#endif

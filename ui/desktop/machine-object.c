@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ui/desktop/machine-private.h"
+#include "ui/desktop/dialogs.h"
+
+#include <glib/gi18n.h>
+
+G_DEFINE_TYPE(ClocheMachine, cloche_machine, G_TYPE_OBJECT)
+
+guint machine_signals[MACHINE_SIGNALS];
+
+// ---- States ----
+static const char *const state_names[] = {
+    [CLOCHE_STATE_OFF] = N_("Off"),         [CLOCHE_STATE_STARTING] = N_("Starting"), [CLOCHE_STATE_RUNNING] = N_("Running"),
+    [CLOCHE_STATE_PAUSED] = N_("Paused"),   [CLOCHE_STATE_BUSY] = N_("Working"),      [CLOCHE_STATE_SAVED] = N_("Saved"),
+    [CLOCHE_STATE_ERROR] = N_("Stopped"),   [CLOCHE_STATE_CRASHED] = N_("Crashed"),   [CLOCHE_STATE_DAMAGED] = N_("Damaged"),
+};
+
+void machine_set_state(ClocheMachine *self, ClocheState state, const char *reason)
+{
+    if (self->state == state && g_strcmp0(self->reason, reason) == 0 && self->state_text)
+        return;
+    self->state = state;
+    g_free(self->reason);
+    self->reason = g_strdup(reason);
+    g_free(self->state_text);
+    const char *name = gettext(state_names[state]);
+    self->state_text = reason && *reason ? g_strdup_printf("%s – %s", name, reason) : g_strdup(name);
+    g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
+}
+
+// One table: in which states a request is legal, and what to say otherwise.
+#define IN(state) (1u << CLOCHE_STATE_##state)
+#define ALIVE     (IN(RUNNING) | IN(PAUSED) | IN(ERROR))
+static const struct {
+    guint states;
+    const char *why_not;
+} rules[CLOCHE_REQUEST_COUNT] = {
+    [CLOCHE_REQUEST_START] = {IN(OFF) | IN(SAVED) | IN(CRASHED), N_("Only a machine that is off can be started.")},
+    [CLOCHE_REQUEST_PAUSE] = {IN(RUNNING), N_("Only a running machine can be paused. Start or resume it first.")},
+    [CLOCHE_REQUEST_RESUME] = {IN(PAUSED) | IN(ERROR), N_("Only a paused machine can be resumed.")},
+    [CLOCHE_REQUEST_RESET] = {ALIVE, N_("The machine is off. Start it first.")},
+    [CLOCHE_REQUEST_SHUT_DOWN] = {IN(RUNNING), N_("Only a running machine can shut its system down. Start or resume it first.")},
+    [CLOCHE_REQUEST_POWER_OFF] = {ALIVE | IN(STARTING) | IN(BUSY), N_("The machine is off already.")},
+    [CLOCHE_REQUEST_SAVE] = {IN(RUNNING) | IN(PAUSED), N_("Only a running or paused machine can be saved. Start it first.")},
+    [CLOCHE_REQUEST_SNAPSHOT] = {IN(RUNNING) | IN(PAUSED) | IN(OFF), N_("The machine is busy; try again when it is done.")},
+    [CLOCHE_REQUEST_CHANGE] = {IN(OFF) | IN(SAVED) | IN(CRASHED) | IN(DAMAGED), N_("The machine is running. Shut it down first.")},
+};
+
+const char *cloche_machine_why_not(ClocheMachine *self, ClocheRequest request)
+{
+    return rules[request].states >> self->state & 1 ? NULL : gettext(rules[request].why_not);
+}
+
+// ---- Requests ----
+static const char *const commands[CLOCHE_REQUEST_COUNT] = {
+    [CLOCHE_REQUEST_PAUSE] = "stop",           [CLOCHE_REQUEST_RESUME] = "cont",       [CLOCHE_REQUEST_RESET] = "system_reset",
+    [CLOCHE_REQUEST_SHUT_DOWN] = "system_powerdown", [CLOCHE_REQUEST_POWER_OFF] = "quit", [CLOCHE_REQUEST_SAVE] = "x-cloche-suspend",
+};
+
+static const char *const failures[CLOCHE_REQUEST_COUNT] = {
+    [CLOCHE_REQUEST_START] = N_("The machine could not be started"),
+    [CLOCHE_REQUEST_PAUSE] = N_("The machine could not be paused"),
+    [CLOCHE_REQUEST_RESUME] = N_("The machine could not be resumed"),
+    [CLOCHE_REQUEST_RESET] = N_("The machine could not be reset"),
+    [CLOCHE_REQUEST_SHUT_DOWN] = N_("The machine could not be asked to shut down"),
+    [CLOCHE_REQUEST_POWER_OFF] = N_("The machine could not be powered off"),
+    [CLOCHE_REQUEST_SAVE] = N_("The machine's state could not be saved"),
+};
+
+struct asked {
+    ClocheRequest request;
+    GWeakRef parent;
+};
+
+static void requested(GObject *source, GAsyncResult *result, gpointer data)
+{
+    struct asked *asked = data;
+    g_autoptr(GError) error = NULL;
+    JsonNode *answer = cloche_machine_call_finish(CLOCHE_MACHINE(source), result, &error);
+    // A monitor that ends at once may not answer any more: the wish is fulfilled.
+    gboolean ends = asked->request == CLOCHE_REQUEST_POWER_OFF || asked->request == CLOCHE_REQUEST_SAVE;
+    if (!answer && !(ends && !CLOCHE_MACHINE(source)->client)) {
+        g_autoptr(GtkWindow) parent = g_weak_ref_get(&asked->parent);
+        g_autofree char *log = cloche_machine_get_log(CLOCHE_MACHINE(source));
+        dialog_error(parent, gettext(failures[asked->request]), error, log);
+    }
+    g_clear_pointer(&answer, json_node_unref);
+    g_weak_ref_clear(&asked->parent);
+    g_free(asked);
+}
+
+void cloche_machine_request(ClocheMachine *self, ClocheRequest request, GtkWindow *parent)
+{
+    g_autoptr(GError) error = NULL;
+    const char *why_not = cloche_machine_why_not(self, request);
+    if (why_not)
+        error = g_error_new_literal(CLOCHE_ERROR, CLOCHE_ERROR_BUSY, why_not);
+    else if (request == CLOCHE_REQUEST_START)
+        machine_link_start(self, &error);
+    if (error) {
+        g_autofree char *log = cloche_machine_get_log(self);
+        dialog_error(parent, gettext(failures[request]), error, log);
+        return;
+    }
+    if (request == CLOCHE_REQUEST_START)
+        return;
+    self->stopping = request == CLOCHE_REQUEST_POWER_OFF || request == CLOCHE_REQUEST_SHUT_DOWN || request == CLOCHE_REQUEST_SAVE;
+    struct asked *asked = g_new0(struct asked, 1);
+    asked->request = request;
+    g_weak_ref_init(&asked->parent, parent);
+    cloche_machine_call(self, commands[request], NULL, requested, asked);
+}
+
+// ---- What the definition says ----
+const char *cloche_machine_get_folder(ClocheMachine *self)
+{
+    return self->folder;
+}
+
+const char *cloche_machine_get_name(ClocheMachine *self)
+{
+    return self->name;
+}
+
+char *cloche_machine_get_option(ClocheMachine *self, const char *group, const char *key)
+{
+    return self->config ? config_get(self->config, group, key) : NULL;
+}
+
+char **cloche_machine_get_groups(ClocheMachine *self, const char *pattern)
+{
+    return self->config ? config_groups(self->config, pattern) : NULL;
+}
+
+// Texts of the definition are interned: there are few, and callers need not free them.
+static const char *definition_text(ClocheMachine *self, const char *key)
+{
+    g_autofree char *text = cloche_machine_get_option(self, "Machine", key);
+    return g_intern_string(text ? text : "");
+}
+
+const char *cloche_machine_get_group(ClocheMachine *self)
+{
+    return definition_text(self, "group");
+}
+
+const char *cloche_machine_get_os(ClocheMachine *self)
+{
+    return definition_text(self, "os");
+}
+
+const char *cloche_machine_get_notes(ClocheMachine *self)
+{
+    return definition_text(self, "notes");
+}
+
+const char *cloche_machine_get_icon(ClocheMachine *self)
+{
+    const char *icon = definition_text(self, "icon");
+    if (self->state == CLOCHE_STATE_DAMAGED)
+        return "dialog-warning";
+    return *icon && !g_path_is_absolute(icon) ? icon : "computer";
+}
+
+char *cloche_machine_get_log(ClocheMachine *self)
+{
+    char *path = g_build_filename(self->folder, "logs", "machine.log", NULL);
+    if (!g_file_test(path, G_FILE_TEST_EXISTS))
+        g_clear_pointer(&path, g_free);
+    return path;
+}
+
+char *cloche_machine_get_serial_socket(ClocheMachine *self)
+{
+    g_auto(GStrv) groups = cloche_machine_get_groups(self, "Serial *");
+    for (char **group = groups; group && *group; group++) {
+        g_autofree char *target = cloche_machine_get_option(self, *group, "target");
+        if (!target || !g_str_has_prefix(target, "socket:"))
+            continue;
+        const char *path = target + strlen("socket:");
+        return g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(self->folder, path, NULL);
+    }
+    return NULL;
+}
+
+// ---- What is going on ----
+ClocheState cloche_machine_get_state(ClocheMachine *self)
+{
+    return self->state;
+}
+
+const char *cloche_machine_get_state_text(ClocheMachine *self)
+{
+    return self->state_text;
+}
+
+GdkPixbuf *cloche_machine_get_thumbnail(ClocheMachine *self)
+{
+    return self->thumbnail;
+}
+
+const struct machine_figures *cloche_machine_get_figures(ClocheMachine *self)
+{
+    return &self->figures;
+}
+
+const char *cloche_machine_get_engine(ClocheMachine *self)
+{
+    return self->engine ? self->engine : "";
+}
+
+const char *cloche_machine_get_engine_reason(ClocheMachine *self)
+{
+    return self->engine_reason ? self->engine_reason : "";
+}
+
+// ---- Life of the object ----
+static gboolean has_saved_state(ClocheMachine *self)
+{
+    g_autofree char *path = g_build_filename(self->folder, "saved", NULL);
+    return g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+static void load_thumbnail(ClocheMachine *self)
+{
+    g_autofree char *path = g_build_filename(self->folder, "thumbnail.png", NULL);
+    if (!self->thumbnail && g_file_test(path, G_FILE_TEST_EXISTS))
+        self->thumbnail = gdk_pixbuf_new_from_file(path, NULL);
+}
+
+void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entry)
+{
+    g_free(self->name);
+    g_free(self->damage);
+    g_free(self->uuid);
+    g_clear_pointer(&self->config, config_free);
+    self->name = g_strdup(entry->name);
+    self->uuid = g_strdup(entry->uuid);
+    self->damage = g_strdup(entry->damage);
+    self->config = entry->config ? config_copy(entry->config) : NULL;
+    load_thumbnail(self);
+    if (self->damage)
+        machine_set_state(self, CLOCHE_STATE_DAMAGED, self->damage);
+    else if (!self->client && self->process <= 0 && !machine_link_try(self))
+        machine_set_state(self, has_saved_state(self) ? CLOCHE_STATE_SAVED : CLOCHE_STATE_OFF, NULL);
+    g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
+}
+
+ClocheMachine *cloche_machine_new(const struct machine_entry *entry)
+{
+    ClocheMachine *self = g_object_new(CLOCHE_TYPE_MACHINE, NULL);
+    self->folder = g_strdup(entry->folder);
+    cloche_machine_update(self, entry);
+    return self;
+}
+
+static void machine_dispose(GObject *object)
+{
+    ClocheMachine *self = CLOCHE_MACHINE(object);
+    machine_sample_stop(self);
+    machine_link_close(self);
+    if (self->child_watch)
+        g_source_remove(self->child_watch);
+    if (self->retry_timer)
+        g_source_remove(self->retry_timer);
+    self->child_watch = self->retry_timer = 0;
+    if (self->display)
+        g_object_remove_weak_pointer(G_OBJECT(self->display), (gpointer *)&self->display);
+    self->display = NULL;
+    G_OBJECT_CLASS(cloche_machine_parent_class)->dispose(object);
+}
+
+static void machine_finalize(GObject *object)
+{
+    ClocheMachine *self = CLOCHE_MACHINE(object);
+    char *texts[] = {self->folder, self->name, self->uuid, self->damage, self->state_text, self->reason, self->engine,
+                     self->engine_reason};
+    for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
+        g_free(texts[i]);
+    g_clear_pointer(&self->config, config_free);
+    g_clear_object(&self->thumbnail);
+    G_OBJECT_CLASS(cloche_machine_parent_class)->finalize(object);
+}
+
+static guint new_signal(const char *name, guint count, GType first, GType second)
+{
+    GType types[2] = {first, second};
+    return g_signal_newv(name, CLOCHE_TYPE_MACHINE, G_SIGNAL_RUN_LAST, NULL, NULL, NULL, NULL, G_TYPE_NONE, count, types);
+}
+
+static void cloche_machine_class_init(ClocheMachineClass *class)
+{
+    G_OBJECT_CLASS(class)->dispose = machine_dispose;
+    G_OBJECT_CLASS(class)->finalize = machine_finalize;
+    machine_signals[MACHINE_CHANGED] = new_signal("changed", 0, 0, 0);
+    machine_signals[MACHINE_FIGURES] = new_signal("figures", 0, 0, 0);
+    machine_signals[MACHINE_EVENT] = new_signal("event", 2, G_TYPE_STRING, JSON_TYPE_OBJECT);
+    machine_signals[MACHINE_STOPPED] = new_signal("stopped", 1, G_TYPE_STRING, 0);
+}
+
+static void cloche_machine_init(ClocheMachine *self)
+{
+}

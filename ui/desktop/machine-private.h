@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Shared by machine-object.c, machine-link.c and machine-display.c.
+#ifndef CLOCHE_DESKTOP_MACHINE_PRIVATE_H
+#define CLOCHE_DESKTOP_MACHINE_PRIVATE_H
+
+#include "core/config/library.h"
+#include "core/control/client.h"
+#include "ui/desktop/machine-object.h"
+
+struct _ClocheMachine {
+    GObject parent_instance;
+    char *folder, *name, *uuid, *damage;
+    struct config *config; // NULL when damaged
+    ClocheState state;
+    char *state_text, *reason;
+    char *engine, *engine_reason;
+    GdkPixbuf *thumbnail;
+    gint64 thumbnail_time;
+    struct machine_figures figures;
+    struct {
+        gint64 time, cpu; // microseconds; ticks
+        guint64 disk_read, disk_write, net_in, net_out;
+    } last;
+    // The monitor:
+    struct control_client *client;
+    GPid process;         // > 0: started by this app
+    guint child_watch, retry_timer, figures_timer, retries;
+    gboolean stopping;    // asked for by the person: no notification
+    ClocheDisplay *display;
+};
+
+enum machine_signal { MACHINE_CHANGED, MACHINE_FIGURES, MACHINE_EVENT, MACHINE_STOPPED, MACHINE_SIGNALS };
+extern guint machine_signals[MACHINE_SIGNALS];
+
+void machine_set_state(ClocheMachine *self, ClocheState state, const char *reason);
+// Connects to a monitor that runs already; FALSE: there is none.
+gboolean machine_link_try(ClocheMachine *self);
+void machine_link_close(ClocheMachine *self);
+gboolean machine_link_start(ClocheMachine *self, GError **error);
+void machine_display_connected(ClocheMachine *self);
+void machine_display_event(ClocheMachine *self, const char *event, JsonObject *data, int *fds, guint fd_count);
+void machine_sample_start(ClocheMachine *self);
+void machine_sample_stop(ClocheMachine *self);
+
+#endif

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// cloche: the desktop app.
+#include "ui/desktop/app.h"
+
+#include <glib/gi18n.h>
+#include <locale.h>
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_ALL, "");
+    bindtextdomain("cloche", CLOCHE_LOCALEDIR);
+    bind_textdomain_codeset("cloche", "UTF-8");
+    textdomain("cloche");
+    g_set_application_name("Cloche");
+    g_set_prgname("org.cloche.Cloche");
+    g_autoptr(ClocheApp) app = cloche_app_new();
+    return g_application_run(G_APPLICATION(app), argc, argv);
+}
