@@ -10,6 +10,7 @@
 enum { MOST_LAYERS = 1000 };
 
 const struct disk_driver *const disk_drivers[] = {
+    &qcow2_driver,
     &raw_driver,
     NULL,
 };
@@ -237,6 +238,8 @@ void disk_close(struct disk *disk)
         return;
     disk_drain(disk);
     int rc = disk->read_only ? 0 : disk_flush(disk);
+    if (!rc && !disk->read_only && disk->driver->settle)
+        rc = disk->driver->settle(disk);
     if (rc)
         log_error("disks", "%s: what was written last may be lost: %s", disk->path, g_strerror(-rc));
     layer_free(disk);

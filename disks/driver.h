@@ -61,6 +61,7 @@ struct disk_driver {
     int (*zero)(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags);
     int (*discard)(struct disk *disk, uint64_t offset, uint64_t length);
     int (*flush)(struct disk *disk);
+    int (*settle)(struct disk *disk); // after the last flush: leave the file tidy
     bool (*resize)(struct disk *disk, uint64_t size, GError **error);
     void (*info)(struct disk *disk, struct disk_info *info);
     bool (*create)(const char *path, const struct disk_create_options *options, GError **error);
@@ -70,6 +71,8 @@ struct disk_driver {
     // Forgets everything that this layer knows, so that its base shows.
     int (*make_empty)(struct disk *disk);
     uint64_t (*cluster_size)(struct disk *disk);
+    // A text that changes whenever the image starts to be written (36 characters, not terminated), or NULL.
+    const char *(*generation)(struct disk *disk);
 };
 
 // Threads: immutable after opening except SIZE (changed by disk_resize() alone), the atomics, and what DRAIN_LOCK

@@ -261,10 +261,9 @@ int file_zero(struct file *file, uint64_t offset, uint64_t length)
 
 int file_discard(struct file *file, uint64_t offset, uint64_t length)
 {
-    if (!length || !file->regular)
+    if (!length)
         return 0;
-    int rc = try_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FILE_PUNCH, offset, length);
-    return not_supported(rc) ? 0 : rc;
+    return try_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FILE_PUNCH, offset, length);
 }
 
 int file_allocate(struct file *file, uint64_t offset, uint64_t length)

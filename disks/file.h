@@ -51,7 +51,7 @@ int file_truncate(struct file *file, uint64_t size);
 int file_punch(struct file *file, uint64_t offset, uint64_t length);
 // Reads as zeroes afterwards and keeps its space.
 int file_zero(struct file *file, uint64_t offset, uint64_t length);
-// Gives the space back where the host can; what it reads afterwards is undefined on error.
+// Gives the space back and reads as zeroes afterwards; on error (the host cannot) its contents are undefined.
 int file_discard(struct file *file, uint64_t offset, uint64_t length);
 int file_allocate(struct file *file, uint64_t offset, uint64_t length);
 // Is the byte at OFFSET in a hole, and how many bytes from there on are alike (at most LENGTH)?

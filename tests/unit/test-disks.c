@@ -168,6 +168,22 @@ START_TEST(raw_discard_gives_space_back)
 }
 END_TEST
 
+START_TEST(raw_guard)
+{
+    g_autofree char *path = make_raw("d.raw", MiB);
+    struct disk *disk = disk_open(path, NULL, 0, NULL);
+    ck_assert_str_eq(disk_format(disk), "raw");
+    char head[512] = {'Q', 'F', 'I', (char)0xfb, 0, 0, 0, 3};
+    ck_assert_int_eq(disk_write(disk, 0, head, 512), -EPERM);
+    char boot[512] = "a boot sector";
+    ck_assert_int_eq(disk_write(disk, 0, boot, 512), 0);
+    disk_close(disk);
+    disk = disk_open(path, "raw", 0, NULL);
+    ck_assert_int_eq(disk_write(disk, 0, head, 512), 0);
+    disk_close(disk);
+}
+END_TEST
+
 START_TEST(locks)
 {
     g_autofree char *path = make_raw("e.raw", MiB);
@@ -200,6 +216,7 @@ static Suite *suite(void)
     tcase_add_test(c, raw_direct);
     tcase_add_test(c, raw_refuses_bad_requests);
     tcase_add_test(c, raw_discard_gives_space_back);
+    tcase_add_test(c, raw_guard);
     tcase_add_test(c, locks);
     suite_add_tcase(s, c);
     return s;
