@@ -3,6 +3,8 @@
 #include "config.h"
 #include "core/cloche.h"
 #include "core/command_line.h"
+#include "core/control/control.h"
+#include "core/control/hold.h"
 #include "core/machine/machine.h"
 #include "devices/char/backend.h"
 
@@ -17,6 +19,8 @@ struct monitor {
     struct machine *machine;
     const struct machine_options *options;
     GMainLoop *loop;
+    struct machine_hold *hold; // of a defined machine, or NULL
+    struct control_server *control;
 };
 
 // ---- Answers that need no machine ----
@@ -76,6 +80,18 @@ static void machine_event(void *opaque, struct machine *machine, enum machine_ev
         g_main_loop_quit(monitor->loop);
 }
 
+// The host goes down: a defined machine is suspended to disk, so that nothing is lost.
+static gboolean terminated(gpointer data)
+{
+    struct monitor *monitor = data;
+    g_autoptr(GError) error = NULL;
+    if (monitor->hold && !machine_hold_suspend(monitor->hold, monitor->machine, &error))
+        log_warning("machine", "The machine could not be suspended: %s", error->message);
+    machine_quit(monitor->machine, "host-signal");
+    g_main_loop_quit(monitor->loop);
+    return G_SOURCE_CONTINUE;
+}
+
 static gboolean signal_received(gpointer data)
 {
     struct monitor *monitor = data;
@@ -107,9 +123,10 @@ static int run(struct monitor *monitor)
     g_autoptr(GError) error = NULL;
     struct machine *machine = monitor->machine;
     machine_add_listener(machine, machine_event, monitor);
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int signals[] = {SIGINT, SIGHUP};
     for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
         g_unix_signal_add(signals[i], signal_received, monitor);
+    g_unix_signal_add(SIGTERM, terminated, monitor);
     char_backend_on_quit(quit_from_terminal, monitor);
     if (!monitor->options->start_paused && !machine_start(machine, &error))
         return fail(STATUS_FAILED, error);
@@ -121,27 +138,52 @@ static int run(struct monitor *monitor)
 
 static bool check_supported(const struct machine_options *options, GError **error)
 {
-    const char *missing = options->vnc              ? "--display vnc"
-                          : options->control_socket ? "--control"
-                          : options->load_state     ? "--load-state"
-                                                    : NULL;
+    const char *missing = options->vnc ? "--display vnc" : options->load_state ? "--load-state" : NULL;
     if (missing)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "%s is not supported by this build.", missing);
     return !missing;
 }
 
-static int run_machine(const struct machine_options *options)
+// The control socket, and for a defined machine the state that it goes on from.
+static bool serve(struct monitor *monitor, GError **error)
+{
+    if (monitor->options->control_socket) {
+        monitor->control = control_server_new(monitor->machine, monitor->options->control_socket, error);
+        if (!monitor->control)
+            return false;
+    }
+    if (monitor->control && monitor->hold)
+        control_server_set_hold(monitor->control, monitor->hold);
+    return !monitor->hold || machine_hold_resume(monitor->hold, monitor->machine, error);
+}
+
+static int run_machine(const struct machine_options *options, struct machine_hold *hold)
 {
     g_autoptr(GError) error = NULL;
-    struct monitor monitor = {.options = options, .loop = g_main_loop_new(NULL, false)};
+    struct monitor monitor = {.options = options, .hold = hold, .loop = g_main_loop_new(NULL, false)};
     int status = STATUS_USAGE;
-    if (!check_supported(options, &error) || !(monitor.machine = machine_new(options, &error)))
+    if (!check_supported(options, &error) || !(monitor.machine = machine_new(options, &error)) ||
+        !serve(&monitor, &error))
         status = fail(STATUS_USAGE, error);
     else
         status = run(&monitor);
+    g_autofree char *reason = g_strdup(error ? error->message : monitor.machine ? monitor.machine->stop_reason : NULL);
+    control_server_free(monitor.control);
     machine_free(monitor.machine);
     g_main_loop_unref(monitor.loop);
+    machine_hold_close(hold, reason, status);
     return status;
+}
+
+static int run_folder(const struct command_line *line)
+{
+    g_autoptr(GError) error = NULL;
+    struct machine_hold *hold = machine_hold_open(line->machine_folder, &error);
+    if (!hold)
+        return fail(STATUS_USAGE, error);
+    struct machine_options *options = machine_hold_options(hold);
+    options->start_paused = line->options->start_paused;
+    return run_machine(options, hold);
 }
 
 int main(int argc, char **argv)
@@ -160,7 +202,7 @@ int main(int argc, char **argv)
             log_set_level(LOG_LEVEL_DEBUG);
         if (line.trace && !trace_enable(line.trace))
             log_warning("trace", "No trace point is named %s", line.trace);
-        status = run_machine(line.options);
+        status = line.machine_folder ? run_folder(&line) : run_machine(line.options, NULL);
     }
     command_line_clear(&line);
     return status;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Run state, power, processors, memory, counters.
+#include "core/control/hold.h"
 #include "core/control/server.h"
 #include "core/machine/drive.h"
 
@@ -58,6 +59,18 @@ static void quit_now(void *opaque)
 static JsonNode *do_quit(struct qmp_call *call, GError **error)
 {
     machine_defer(call_machine(call), quit_now, call_machine(call)); // the reply leaves first
+    return NULL;
+}
+
+// Suspends to disk and ends the process. What holds it up (writing the memory) is over when the reply comes.
+static JsonNode *do_suspend(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    if (!server->hold)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
+                    "Only a defined machine can be saved; this one was started by hand");
+    else if (machine_hold_suspend(server->hold, server->machine, error))
+        machine_defer(server->machine, quit_now, server->machine);
     return NULL;
 }
 
@@ -175,6 +188,8 @@ const struct qmp_command control_run_commands[] = {
     QMP_REQUEST("system_reset", do_reset, NULL, MACHINE_REQUEST_RESET, "Presses the reset button."),
     QMP_REQUEST("system_powerdown", do_powerdown, NULL, MACHINE_REQUEST_POWER_BUTTON, "Presses the power button."),
     QMP_REQUEST("quit", do_quit, NULL, MACHINE_REQUEST_QUIT, "Switches the machine off at once; the process ends."),
+    QMP_REQUEST("x-cloche-suspend", do_suspend, NULL, MACHINE_REQUEST_SAVE,
+                "Saves the machine to disk; the process ends."),
     QMP_COMMAND("inject-nmi", do_nmi, NULL, "Raises a non-maskable interrupt on every processor."),
     QMP_COMMAND("query-cpus-fast", query_cpus, NULL, "The virtual processors."),
     QMP_COMMAND("query-memory-size-summary", query_memory, NULL, "Size of main memory."),

@@ -11,8 +11,9 @@ struct control_server;
 // Serves PATH (created 0600) on machine->context. Free it before the machine.
 struct control_server *control_server_new(struct machine *machine, const char *path, GError **error);
 void control_server_free(struct control_server *server);
-// The folder of the defined machine, for snapshots; NULL (the default): snapshots are refused.
-void control_server_set_folder(struct control_server *server, const char *folder);
+// Of a defined machine: it can be suspended and have snapshots then. NULL (the default): these commands are refused.
+struct machine_hold;
+void control_server_set_hold(struct control_server *server, struct machine_hold *hold);
 // Sends an event to every client. DATA (may be NULL) is taken over. Main loop thread.
 void control_server_emit(struct control_server *server, const char *event, JsonNode *data);
 

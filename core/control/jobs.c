@@ -9,11 +9,11 @@ enum job_status { JOB_RUNNING, JOB_ABORTING, JOB_CONCLUDED };
 static const char *const status_names[] = {"running", "aborting", "concluded"};
 
 // Main loop thread, but RUN, OPAQUE, PROGRESS and FAILURE while the thread lives.
-struct job {
+struct control_job {
     struct job_list *jobs;
     char *id, *type;
     enum job_status status;
-    job_fn *run;
+    control_job_fn *run;
     void *opaque;
     GDestroyNotify free_fn;
     struct progress progress;
@@ -23,13 +23,13 @@ struct job {
 
 struct job_list {
     struct control_server *server;
-    GPtrArray *list; // struct job *
+    GPtrArray *list; // struct control_job *
     GSource *finished;
     GMutex lock;
-    GQueue done; // struct job *, from their threads
+    GQueue done; // struct control_job *, from their threads
 };
 
-static void set_status(struct job *job, enum job_status status)
+static void set_status(struct control_job *job, enum job_status status)
 {
     job->status = status;
     JsonObject *data = json_object_new();
@@ -40,17 +40,17 @@ static void set_status(struct job *job, enum job_status status)
 
 static void job_free(gpointer data)
 {
-    struct job *job = data;
+    struct control_job *job = data;
     g_free(job->id);
     g_free(job->type);
     g_clear_error(&job->failure);
     g_free(job);
 }
 
-static struct job *find_job(struct job_list *jobs, const char *id)
+static struct control_job *find_job(struct job_list *jobs, const char *id)
 {
     for (unsigned i = 0; i < jobs->list->len; i++) {
-        struct job *job = jobs->list->pdata[i];
+        struct control_job *job = jobs->list->pdata[i];
         if (strcmp(job->id, id) == 0)
             return job;
     }
@@ -62,7 +62,7 @@ static void collect(struct job_list *jobs)
 {
     for (;;) {
         g_mutex_lock(&jobs->lock);
-        struct job *job = g_queue_pop_head(&jobs->done);
+        struct control_job *job = g_queue_pop_head(&jobs->done);
         g_mutex_unlock(&jobs->lock);
         if (!job)
             return;
@@ -93,7 +93,7 @@ static GSourceFuncs source_functions = {.dispatch = dispatch_source};
 
 static gpointer job_thread(gpointer data)
 {
-    struct job *job = data;
+    struct control_job *job = data;
     struct job_list *jobs = job->jobs;
     GError *error = NULL;
     if (!job->run(job->opaque, &job->progress, &error))
@@ -105,7 +105,7 @@ static gpointer job_thread(gpointer data)
     return NULL;
 }
 
-struct job_list *job_list_new(struct control_server *server)
+struct job_list *control_jobs_new(struct control_server *server)
 {
     struct job_list *jobs = g_new0(struct job_list, 1);
     jobs->server = server;
@@ -119,11 +119,11 @@ struct job_list *job_list_new(struct control_server *server)
 }
 
 // Cancels what runs and waits for it.
-void job_list_free(struct job_list *jobs)
+void control_jobs_free(struct job_list *jobs)
 {
     for (unsigned i = 0; i < jobs->list->len; i++)
-        atomic_store(&((struct job *)jobs->list->pdata[i])->progress.cancelled, true);
-    while (jobs_busy(jobs)) {
+        atomic_store(&((struct control_job *)jobs->list->pdata[i])->progress.cancelled, true);
+    while (control_jobs_busy(jobs)) {
         collect(jobs);
         g_usleep(1000);
     }
@@ -134,10 +134,10 @@ void job_list_free(struct job_list *jobs)
     g_free(jobs);
 }
 
-bool jobs_busy(struct job_list *jobs)
+bool control_jobs_busy(struct job_list *jobs)
 {
     for (unsigned i = 0; i < jobs->list->len; i++)
-        if (((struct job *)jobs->list->pdata[i])->thread)
+        if (((struct control_job *)jobs->list->pdata[i])->thread)
             return true;
     return false;
 }
@@ -153,7 +153,7 @@ static bool id_is_free(struct job_list *jobs, const char *id, GError **error)
         return false;
     }
     for (unsigned i = 0; jobs->list->len >= JOBS_MAX && i < jobs->list->len; i++)
-        if (((struct job *)jobs->list->pdata[i])->status == JOB_CONCLUDED) {
+        if (((struct control_job *)jobs->list->pdata[i])->status == JOB_CONCLUDED) {
             g_ptr_array_remove_index(jobs->list, i); // nobody dismissed the oldest
             break;
         }
@@ -162,15 +162,15 @@ static bool id_is_free(struct job_list *jobs, const char *id, GError **error)
     return jobs->list->len < JOBS_MAX;
 }
 
-bool job_start(struct job_list *jobs, const char *id, const char *type, job_fn *run, void *opaque,
-               GDestroyNotify free_fn, GError **error)
+bool control_job_start(struct job_list *jobs, const char *id, const char *type, control_job_fn *run, void *opaque,
+                       GDestroyNotify free_fn, GError **error)
 {
     if (!id_is_free(jobs, id, error)) {
         if (free_fn)
             free_fn(opaque);
         return false;
     }
-    struct job *job = g_new0(struct job, 1);
+    struct control_job *job = g_new0(struct control_job, 1);
     job->jobs = jobs;
     job->id = g_strdup(id);
     job->type = g_strdup(type);
@@ -185,10 +185,10 @@ bool job_start(struct job_list *jobs, const char *id, const char *type, job_fn *
 
 // ---- Commands ----
 
-static struct job *call_job(struct qmp_call *call, GError **error)
+static struct control_job *call_job(struct qmp_call *call, GError **error)
 {
     const char *id = qmp_string(call, "id");
-    struct job *job = find_job(call_server(call)->jobs, id);
+    struct control_job *job = find_job(call_server(call)->jobs, id);
     if (!job)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND, "Job '%.128s' not found", id);
     return job;
@@ -199,7 +199,7 @@ static JsonNode *query_jobs(struct qmp_call *call, GError **error)
     JsonArray *list = json_array_new();
     GPtrArray *jobs = call_server(call)->jobs->list;
     for (unsigned i = 0; i < jobs->len; i++) {
-        struct job *job = jobs->pdata[i];
+        struct control_job *job = jobs->pdata[i];
         JsonObject *entry = json_object_new();
         json_object_set_string_member(entry, "id", job->id);
         json_object_set_string_member(entry, "type", job->type);
@@ -215,7 +215,7 @@ static JsonNode *query_jobs(struct qmp_call *call, GError **error)
 
 static JsonNode *job_cancel(struct qmp_call *call, GError **error)
 {
-    struct job *job = call_job(call, error);
+    struct control_job *job = call_job(call, error);
     if (job && job->status == JOB_CONCLUDED) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
                     "Job '%s' in state 'concluded' cannot accept command verb 'cancel'", job->id);
@@ -229,7 +229,7 @@ static JsonNode *job_cancel(struct qmp_call *call, GError **error)
 
 static JsonNode *job_dismiss(struct qmp_call *call, GError **error)
 {
-    struct job *job = call_job(call, error);
+    struct control_job *job = call_job(call, error);
     if (job && job->status != JOB_CONCLUDED)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
                     "Job '%s' in state '%s' cannot accept command verb 'dismiss'", job->id, status_names[job->status]);

@@ -7,14 +7,14 @@
 #include "core/control/server.h"
 
 // Runs on the job's thread. False with a GError: the job failed.
-typedef bool job_fn(void *opaque, struct progress *progress, GError **error);
+typedef bool control_job_fn(void *opaque, struct progress *progress, GError **error);
 
 // Starts RUN as job ID of TYPE ("snapshot-save", ...). OPAQUE is freed by FREE_FN on the main loop when the job is
 // over. False: the id is taken or malformed; FREE_FN was called then.
-bool job_start(struct job_list *jobs, const char *id, const char *type, job_fn *run, void *opaque,
-               GDestroyNotify free_fn, GError **error);
+bool control_job_start(struct job_list *jobs, const char *id, const char *type, control_job_fn *run, void *opaque,
+                       GDestroyNotify free_fn, GError **error);
 struct job_list *control_server_jobs(struct control_server *server);
 // True while any job works.
-bool jobs_busy(struct job_list *jobs);
+bool control_jobs_busy(struct job_list *jobs);
 
 #endif

@@ -42,7 +42,7 @@ struct control_server *control_server_new(struct machine *machine, const char *p
         return NULL;
     }
     server->strokes = stroke_queue_new(machine);
-    server->jobs = job_list_new(server);
+    server->jobs = control_jobs_new(server);
     control_events_init(server);
     return server;
 }
@@ -51,11 +51,10 @@ void control_server_free(struct control_server *server)
 {
     if (!server)
         return;
-    job_list_free(server->jobs);
+    control_jobs_free(server->jobs);
     control_events_exit(server);
     qmp_server_free(server->qmp);
     stroke_queue_free(server->strokes);
-    g_free(server->folder);
     g_free(server);
 }
 
@@ -64,10 +63,9 @@ struct job_list *control_server_jobs(struct control_server *server)
     return server->jobs;
 }
 
-void control_server_set_folder(struct control_server *server, const char *folder)
+void control_server_set_hold(struct control_server *server, struct machine_hold *hold)
 {
-    g_free(server->folder);
-    server->folder = g_strdup(folder);
+    server->hold = hold;
 }
 
 void control_server_emit(struct control_server *server, const char *event, JsonNode *data)

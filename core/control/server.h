@@ -13,7 +13,7 @@ struct stroke_queue;
 struct control_server {
     struct machine *machine;
     struct qmp_server *qmp;
-    char *folder;
+    struct machine_hold *hold; // or NULL
     struct job_list *jobs;
     struct stroke_queue *strokes;
     int pointer_x, pointer_y; // last absolute position of input-send-event
@@ -45,8 +45,8 @@ void control_events_exit(struct control_server *server);
 void control_display_client_gone(struct qmp_client *client);
 struct stroke_queue *stroke_queue_new(struct machine *machine);
 void stroke_queue_free(struct stroke_queue *queue);
-struct job_list *job_list_new(struct control_server *server);
-void job_list_free(struct job_list *jobs);
+struct job_list *control_jobs_new(struct control_server *server);
+void control_jobs_free(struct job_list *jobs);
 // Text of `info WHAT`, or NULL and an error. vCPUs are parked while it is made.
 char *control_info_text(struct control_server *server, const char *what, GError **error);
 

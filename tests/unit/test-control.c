@@ -356,8 +356,8 @@ START_TEST(test_jobs)
     struct job_list *jobs = control_server_jobs(server);
     g_autoptr(GError) error = NULL;
     do_call("query-status", NULL); // the client has negotiated: it gets events
-    ck_assert(job_start(jobs, "one", "test", slow_job, NULL, NULL, &error));
-    ck_assert(!job_start(jobs, "one", "test", slow_job, NULL, NULL, &error));
+    ck_assert(control_job_start(jobs, "one", "test", slow_job, NULL, NULL, &error));
+    ck_assert(!control_job_start(jobs, "one", "test", slow_job, NULL, NULL, &error));
     wait_event("JOB_STATUS_CHANGE");
     refuse("job-dismiss", control_arguments("s:id", "one", NULL), "running");
     refuse("job-cancel", control_arguments("s:id", "two", NULL), "not found");
@@ -367,7 +367,7 @@ START_TEST(test_jobs)
     do_call("job-cancel", control_arguments("s:id", "one", NULL));
     g_string_truncate(events, 0);
     gint64 end = g_get_monotonic_time() + 5 * G_USEC_PER_SEC;
-    while (jobs_busy(jobs) && g_get_monotonic_time() < end)
+    while (control_jobs_busy(jobs) && g_get_monotonic_time() < end)
         g_main_context_iteration(NULL, TRUE);
     g_autoptr(JsonNode) after = call("query-jobs", NULL);
     job = json_array_get_object_element(json_node_get_array(after), 0);
@@ -376,7 +376,7 @@ START_TEST(test_jobs)
     do_call("job-dismiss", control_arguments("s:id", "one", NULL));
     g_autoptr(JsonNode) none = call("query-jobs", NULL);
     ck_assert_uint_eq(json_array_get_length(json_node_get_array(none)), 0);
-    ck_assert(job_start(jobs, "two", "test", slow_job, NULL, NULL, NULL)); // the server ends while it works
+    ck_assert(control_job_start(jobs, "two", "test", slow_job, NULL, NULL, NULL)); // the server ends while it works
 }
 END_TEST
 
