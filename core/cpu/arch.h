@@ -58,6 +58,11 @@ enum event_type { EVENT_EXTERNAL, EVENT_NMI, EVENT_EXCEPTION, EVENT_SOFTWARE_INT
 // Delivers an interrupt or exception through the IDT / IVT, with double- and triple-fault rules. RIP must be the return
 // address. False: shutdown (triple fault).
 bool vcpu_deliver(struct vcpu *vcpu, enum event_type type, unsigned vector, int64_t error_code);
+// The same for what vcpu_fault() recorded (vcpu->event_pending). RIP must be that of the faulting instruction.
+bool vcpu_deliver_fault(struct vcpu *vcpu);
+// INT n, INT3, INTO, INT1 (ICEBP): RIP is the instruction's, NEXT_RIP the return address. A delivery that faults is itself
+// delivered with the instruction's RIP. False: shutdown.
+bool vcpu_software_interrupt(struct vcpu *vcpu, enum event_type type, unsigned vector, uint64_t next_rip);
 
 // ---- State changes that engines must go through -------------------------------------------------------------------
 
@@ -68,6 +73,10 @@ bool vcpu_write_dr(struct vcpu *vcpu, unsigned number, uint64_t value);
 bool vcpu_read_dr(struct vcpu *vcpu, unsigned number, uint64_t *value);
 bool vcpu_write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value);
 bool vcpu_read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value);
+// Forget translations of guest-virtual addresses, in the engine and in the interpreter beside it. Own thread, or parked.
+void vcpu_flush_tlb(struct vcpu *vcpu);
+void vcpu_flush_page(struct vcpu *vcpu, uint64_t linear);
+void vcpu_switch_space(struct vcpu *vcpu, bool keep); // CR3 was loaded
 void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]); // eax ebx ecx edx
 bool vcpu_write_xcr0(struct vcpu *vcpu, uint64_t value);
 uint64_t vcpu_read_tsc(struct vcpu *vcpu);

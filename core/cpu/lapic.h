@@ -36,6 +36,21 @@ void lapic_set_lint(struct lapic *lapic, unsigned lint, bool level);
 int lapic_pending(struct lapic *lapic);
 int lapic_acknowledge(struct lapic *lapic);
 
+// Is GPA in the xAPIC page of this processor? Then its accesses go to lapic_read() and lapic_write(), not to the map.
+static inline bool lapic_covers(const struct vcpu *vcpu, uint64_t gpa)
+{
+    return (gpa & PAGE_MASK) == (vcpu->apic_base & MASK_BITS(51, 12)) && (vcpu->apic_base & 0xc00) == 0x800;
+}
+// An access of any size and alignment there, little-endian.
+void lapic_page_read(struct lapic *lapic, unsigned offset, void *data, unsigned size);
+void lapic_page_write(struct lapic *lapic, unsigned offset, const void *data, unsigned size);
+// Owner's thread: does LINT0 offer the 8259's interrupt?
+bool lapic_extint_pending(struct lapic *lapic);
+uint8_t lapic_sipi_vector(struct lapic *lapic);
+
 extern const struct field lapic_fields[];
+// The structure that lapic_fields describe, for saving; call lapic_loaded() after loading it.
+void *lapic_state(struct lapic *lapic);
+void lapic_loaded(struct lapic *lapic);
 
 #endif

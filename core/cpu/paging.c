@@ -254,8 +254,12 @@ static bool translate_or_fault(struct vcpu *v, uint64_t linear, unsigned access,
 static bool transfer(struct vcpu *v, uint64_t linear, void *data, unsigned size, unsigned access)
 {
     struct address_space *memory = v->set->host.memory;
-    if (!(v->efer & EFER_LMA))
+    if (!(v->efer & EFER_LMA)) {
         linear = (uint32_t)linear;
+    } else if (!vcpu_canonical(linear) || !vcpu_canonical(linear + size - 1)) {
+        vcpu_fault(v, EXCEPTION_GP, 0);
+        return false;
+    }
     unsigned first = (unsigned)MIN(size, PAGE_SIZE - (linear & (PAGE_SIZE - 1)));
     uint64_t gpa[2];
     if (!translate_or_fault(v, linear, access, &gpa[0]))

@@ -163,6 +163,7 @@ struct lapic;
 struct engine;
 struct cpu_set;
 struct interpreter;
+struct interpret_set;
 
 struct vcpu {
     // -- architectural state, addressed by translated code through gs: keep the hot members first
@@ -192,7 +193,7 @@ struct vcpu {
     uint64_t tsc_aux;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-    uint64_t pat, apic_base, misc_enable, tsc_adjust, feature_control, spec_ctrl, microcode_version;
+    uint64_t pat, apic_base, misc_enable, tsc_adjust, feature_control, spec_ctrl, microcode_version, debugctl;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
     uint64_t mcg_status, mcg_cap, mc_ctl[4], mc_status[4];
     uint64_t kvmclock_system_time, kvmclock_wall_clock; // paravirtual clock MSRs
@@ -203,6 +204,7 @@ struct vcpu {
     bool event_pending;
     uint8_t event_vector;
     uint8_t event_type;
+    bool event_has_error;
     uint32_t event_error;
 
     // -- any thread
@@ -221,6 +223,8 @@ struct vcpu {
     uint64_t exceptions, interrupts, page_walks, tlb_misses, io_exits;
 
     struct vcpu_thread *thread;
+    bool in_guest;       // own thread: within engine->run()
+    bool engine_ready;   // engine->vcpu_init() succeeded
 };
 
 // What the board gives to its processors. Filled in by the machine before cpu_set_new().
@@ -250,13 +254,17 @@ struct cpu_set {
     struct vcpu *vcpu[VCPU_MAX];
     uint64_t tsc_khz;
     void *engine_state; // shared by all vCPUs of the engine (translation cache)
+    bool engine_ready;  // engine->set_init() succeeded
+    GMutex exclusive_lock; // held by the vCPU that keeps all others out, see thread.c
+    _Atomic bool exclusive;
+    struct interpret_set *interpret; // shared by the interpreters: owners of code pages
 };
 
 // MODEL: x86-64-v1, -v2, -v3, host or max; ENGINE: interpret, translate, kvm, auto. Errors name the bad word and what is allowed.
 struct cpu_set *cpu_set_new(const struct cpu_host *host, const char *model, const char *engine, unsigned count,
                             GError **error);
 void cpu_set_free(struct cpu_set *set); // stops the threads first
-// Power-on reset of every processor (SDM vol. 3, table 10-1); APs wait for SIPI.
+// Power-on reset of every processor (SDM vol. 3, table 10-1); APs wait for SIPI. Only while paused.
 void cpu_set_reset(struct cpu_set *set);
 // Starts or resumes guest execution on all vCPU threads / stops them all; returns when every thread is parked. Never
 // call pause on a vCPU thread (use the machine's deferred request). The machine lock is not held.

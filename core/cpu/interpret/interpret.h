@@ -32,6 +32,7 @@ typedef const struct insn *insn_handler(struct vcpu *v, const struct insn *i);
 struct insn {
     insn_handler *run;
     const struct insn_row *row;
+    insn_handler *sensitive; // what insn_sensitive() wraps
     union {
         struct {
             uint64_t imm;  // first immediate, sign-extended to 64 bits as the instruction does; relative branches:
@@ -59,6 +60,7 @@ struct insn {
     uint8_t vector_length; // bytes: 16 or 32 (VEX.L)
     uint8_t rep;           // 0, 0xf3, 0xf2 as an effective repeat prefix
     bool lock;
+    bool direct;         // a branch that uses `link`
     uint8_t vex_w;    // VEX.W or REX.W
     bool vex;         // VEX-encoded: upper halves are zeroed, memory operands need no alignment
     uint8_t opcode;   // last opcode byte
@@ -181,6 +183,28 @@ static inline __attribute__((always_inline)) bool linear_store(struct vcpu *v, u
     memcpy(host, data, size);
     return true;
 }
+
+// Read-modify-write of SIZE bytes (1 to 16) at LINEAR: a pointer on which the operation is done (atomically, if the
+// instruction is locked), then rmw_end(). NULL: a fault was recorded. LINEAR within a cache line: the pointer is the memory itself;
+// otherwise a copy, with every other processor held if LOCKED.
+enum rmw_kind { RMW_DIRECT, RMW_TRACKED, RMW_BOUNCED };
+struct rmw {
+    enum rmw_kind kind;
+    bool exclusive;
+    unsigned size;
+    uint64_t ram_offset, linear;
+    uint8_t bytes[64] __attribute__((aligned(64)));
+};
+void *rmw_begin(struct vcpu *v, uint64_t linear, unsigned size, bool locked, struct rmw *rmw);
+void rmw_end_slow(struct vcpu *v, struct rmw *rmw);
+static inline void rmw_end(struct vcpu *v, struct rmw *rmw)
+{
+    if (G_UNLIKELY(rmw->kind != RMW_DIRECT))
+        rmw_end_slow(v, rmw);
+}
+// Holds every other vCPU of the set at a block end until the end: locked accesses that no host instruction can do.
+void vcpu_exclusive_begin(struct vcpu *v);
+void vcpu_exclusive_end(struct vcpu *v);
 
 // Offset of the memory operand in its segment.
 static inline uint64_t insn_offset(struct vcpu *v, const struct insn *i)

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// CPU models and the CPUID instruction (SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E).
+#include "core/cpu/arch.h"
+#include "core/cpu/lapic.h"
+#include "core/cpu/model.h"
+
+#include <string.h>
+
+#define F(feature) (1u << ((feature)&31))
+
+// ---- Models: the psABI levels for programs, and what a processor of that age has for systems -----------------------
+
+#define V1_1_EDX                                                                                                       \
+    (F(FEATURE_FPU) | F(FEATURE_VME) | F(FEATURE_DE) | F(FEATURE_PSE) | F(FEATURE_TSC) | F(FEATURE_MSR) |              \
+     F(FEATURE_PAE) | F(FEATURE_MCE) | F(FEATURE_CX8) | F(FEATURE_APIC) | F(FEATURE_SEP) | F(FEATURE_MTRR) |           \
+     F(FEATURE_PGE) | F(FEATURE_MCA) | F(FEATURE_CMOV) | F(FEATURE_PAT) | F(FEATURE_PSE36) | F(FEATURE_CLFLUSH) |      \
+     F(FEATURE_MMX) | F(FEATURE_FXSR) | F(FEATURE_SSE) | F(FEATURE_SSE2))
+#define V1_1_ECX     (F(FEATURE_X2APIC) | F(FEATURE_TSC_DEADLINE) | F(FEATURE_HYPERVISOR))
+#define V1_EXT1_EDX  (F(FEATURE_SYSCALL) | F(FEATURE_NX) | F(FEATURE_RDTSCP) | F(FEATURE_LM))
+#define V1_7_EBX     (F(FEATURE_TSC_ADJUST) | F(FEATURE_ERMS))
+#define V1_7_EDX     (F(FEATURE_SPEC_CTRL) | F(FEATURE_ARCH_CAPABILITIES) | F(FEATURE_FSRM))
+#define V2_1_ECX                                                                                                       \
+    (V1_1_ECX | F(FEATURE_SSE3) | F(FEATURE_SSSE3) | F(FEATURE_CX16) | F(FEATURE_SSE41) | F(FEATURE_SSE42) |           \
+     F(FEATURE_POPCNT) | F(FEATURE_PCID))
+#define V2_EXT1_EDX  (V1_EXT1_EDX | F(FEATURE_PDPE1GB))
+#define V3_1_ECX                                                                                                       \
+    (V2_1_ECX | F(FEATURE_MOVBE) | F(FEATURE_FMA) | F(FEATURE_XSAVE) | F(FEATURE_AVX) | F(FEATURE_F16C) |              \
+     F(FEATURE_AES) | F(FEATURE_PCLMULQDQ) | F(FEATURE_RDRAND))
+#define V3_7_EBX                                                                                                       \
+    (V1_7_EBX | F(FEATURE_FSGSBASE) | F(FEATURE_BMI1) | F(FEATURE_AVX2) | F(FEATURE_SMEP) | F(FEATURE_BMI2) |          \
+     F(FEATURE_INVPCID) | F(FEATURE_SMAP) | F(FEATURE_RDSEED) | F(FEATURE_ADX))
+#define MAX_7_EBX (V3_7_EBX | F(FEATURE_CLFLUSHOPT) | F(FEATURE_CLWB))
+
+static const struct cpu_model models[] = {
+    {"x86-64-v1", "64-bit baseline: SSE2", 40, 6, 0x0f, 11,
+     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V1_1_ECX, [WORD_EXT1_EDX] = V1_EXT1_EDX, [WORD_7_EBX] = V1_7_EBX,
+      [WORD_7_EDX] = V1_7_EDX, [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM)}},
+    {"x86-64-v2", "SSE4.2, POPCNT", 40, 6, 0x1a, 5,
+     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V2_1_ECX, [WORD_EXT1_EDX] = V2_EXT1_EDX, [WORD_7_EBX] = V1_7_EBX,
+      [WORD_7_EDX] = V1_7_EDX, [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM)}},
+    {"x86-64-v3", "AVX2, FMA, BMI, AES-NI", 40, 6, 0x3c, 3,
+     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V3_1_ECX, [WORD_EXT1_EDX] = V2_EXT1_EDX, [WORD_7_EBX] = V3_7_EBX,
+      [WORD_7_ECX] = F(FEATURE_UMIP), [WORD_7_EDX] = V1_7_EDX, [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT),
+      [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW)}},
+    {"max", "everything that the engine implements", 40, 6, 0x3c, 3,
+     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V3_1_ECX, [WORD_EXT1_EDX] = V2_EXT1_EDX, [WORD_7_EBX] = MAX_7_EBX,
+      [WORD_7_ECX] = F(FEATURE_UMIP) | F(FEATURE_RDPID), [WORD_7_EDX] = V1_7_EDX,
+      [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT) | F(FEATURE_XGETBV1),
+      [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW)}},
+};
+
+char *cpu_model_names(void)
+{
+    GString *s = g_string_new(NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(models); i++)
+        g_string_append_printf(s, "%s, ", models[i].name);
+    g_string_append(s, "host");
+    return g_string_free(s, false);
+}
+
+struct cpu_model *cpu_model_new(const char *name, GError **error)
+{
+    // What the engine implements does not depend on the host, so "host" is everything of it.
+    const char *wanted = !name || strcmp(name, "host") == 0 ? "max" : name;
+    for (unsigned i = 0; i < G_N_ELEMENTS(models); i++)
+        if (strcmp(models[i].name, wanted) == 0)
+            return g_memdup2(&models[i], sizeof(models[i]));
+    g_autofree char *names = cpu_model_names();
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU model \"%s\": choose one of %s.", name, names);
+    return NULL;
+}
+
+uint64_t cpu_model_xcr0(const struct cpu_model *model)
+{
+    return XCR0_X87 | XCR0_SSE | (cpu_has(model, FEATURE_AVX) ? XCR0_AVX : 0);
+}
+
+uint32_t xsave_size(uint64_t components)
+{
+    return components & XCR0_AVX ? 832 : 576;
+}
+
+// ---- Leaves -------------------------------------------------------------------------------------------------------
+
+#define LEAF_MAX     0x16u
+#define LEAF_EXT_MAX 0x80000008u
+
+typedef void leaf_fn(struct vcpu *v, uint32_t subleaf, uint32_t out[4]);
+
+static const struct cpu_model *model_of(const struct vcpu *v)
+{
+    return v->set->model;
+}
+
+static void leaf_0(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = LEAF_MAX;
+    memcpy(&out[1], "Genu", 4);
+    memcpy(&out[3], "ineI", 4);
+    memcpy(&out[2], "ntel", 4);
+}
+
+static void leaf_1(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    const struct cpu_model *m = model_of(v);
+    out[0] = (uint32_t)m->stepping | (m->model & 15u) << 4 | (uint32_t)m->family << 8 | (uint32_t)(m->model >> 4) << 16;
+    out[1] = 8u << 8 | v->set->count << 16 | (v->apic_id & 0xff) << 24;
+    out[2] = m->words[WORD_1_ECX];
+    if (v->cr4 & CR4_OSXSAVE)
+        out[2] |= F(FEATURE_OSXSAVE);
+    out[3] = m->words[WORD_1_EDX];
+    if (v->set->count > 1)
+        out[3] |= F(FEATURE_HTT);
+    if (!(v->apic_base & BIT(11)))
+        out[3] &= ~F(FEATURE_APIC);
+}
+
+static void leaf_2(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = 0x00feff01; // see leaf 4
+}
+
+static void leaf_4(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    static const struct {
+        uint32_t type, level, ways, sets;
+    } caches[] = {{1, 1, 8, 64}, {2, 1, 8, 64}, {3, 2, 16, 1024}};
+    if (subleaf >= G_N_ELEMENTS(caches))
+        return;
+    out[0] = caches[subleaf].type | caches[subleaf].level << 5 | 1u << 8 | (v->set->count - 1) << 26;
+    out[1] = 63 | (caches[subleaf].ways - 1) << 22;
+    out[2] = caches[subleaf].sets - 1;
+}
+
+static void leaf_6(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = 1u << 2; // the APIC timer always runs
+}
+
+static void leaf_7(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    const struct cpu_model *m = model_of(v);
+    if (subleaf == 1)
+        out[0] = m->words[WORD_7_1_EAX];
+    if (subleaf)
+        return;
+    out[0] = 1;
+    out[1] = m->words[WORD_7_EBX];
+    out[2] = m->words[WORD_7_ECX];
+    out[3] = m->words[WORD_7_EDX];
+}
+
+static void leaf_b(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    unsigned core_bits = v->set->count > 1 ? 32 - (unsigned)__builtin_clz(v->set->count - 1) : 0;
+    out[2] = subleaf;
+    out[3] = v->apic_id;
+    if (subleaf == 0) {
+        out[1] = 1;
+        out[2] |= 1u << 8; // SMT
+    } else if (subleaf == 1) {
+        out[0] = core_bits;
+        out[1] = v->set->count;
+        out[2] |= 2u << 8; // core
+    }
+}
+
+static void leaf_d(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    const struct cpu_model *m = model_of(v);
+    if (!cpu_has(m, FEATURE_XSAVE))
+        return;
+    uint64_t possible = cpu_model_xcr0(m);
+    if (subleaf == 0) {
+        out[0] = (uint32_t)possible;
+        out[1] = xsave_size(v->xcr0);
+        out[2] = xsave_size(possible);
+    } else if (subleaf == 1) {
+        out[0] = m->words[WORD_D_1_EAX];
+        if (cpu_has(m, FEATURE_XSAVEC))
+            out[1] = xsave_size(v->xcr0);
+    } else if (subleaf == 2 && (possible & XCR0_AVX)) {
+        out[0] = 256;
+        out[1] = 576;
+    }
+}
+
+static void leaf_15(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    // A crystal of 1 GHz, which also clocks the APIC timer.
+    if (v->set->tsc_khz == 1000000) {
+        out[0] = out[1] = 1;
+        out[2] = 1000000000;
+    }
+}
+
+static void leaf_16(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = out[1] = (uint32_t)(v->set->tsc_khz / 1000);
+    out[2] = 100;
+}
+
+// The paravirtual interface: the KVM signature, of which only the clock is offered.
+static void leaf_hypervisor(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = 0x40000010;
+    memcpy(&out[1], "KVMKVMKVM\0\0\0", 12);
+}
+
+static void leaf_hypervisor_features(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = 1u << 0 | 1u << 3 | 1u << 24; // clock at the old and the new MSRs, stable
+}
+
+static void leaf_hypervisor_timing(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = (uint32_t)v->set->tsc_khz;
+    out[1] = 1000000; // APIC bus, kHz
+}
+
+static void leaf_ext_0(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = LEAF_EXT_MAX;
+}
+
+static void leaf_ext_1(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[2] = model_of(v)->words[WORD_EXT1_ECX];
+    out[3] = model_of(v)->words[WORD_EXT1_EDX];
+    if (!(v->efer & EFER_LMA) || !(v->seg[CS].attr & SEG_L))
+        out[3] &= ~F(FEATURE_SYSCALL); // Intel: only in 64-bit mode
+}
+
+static void brand(struct vcpu *v, unsigned part, uint32_t out[4])
+{
+    char text[48] = "Cloche virtual processor ";
+    g_strlcat(text, model_of(v)->name, sizeof(text));
+    memcpy(out, text + 16 * part, 16);
+}
+static void leaf_ext_2(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    brand(v, 0, out);
+}
+static void leaf_ext_3(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    brand(v, 1, out);
+}
+static void leaf_ext_4(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    brand(v, 2, out);
+}
+
+static void leaf_ext_6(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[2] = 64 | 8u << 12 | 1024u << 16; // second-level cache
+}
+
+static void leaf_ext_7(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[3] = 1u << 8; // invariant TSC
+}
+
+static void leaf_ext_8(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
+{
+    out[0] = model_of(v)->physical_bits | 48u << 8;
+}
+
+static const struct {
+    uint32_t leaf;
+    leaf_fn *fn;
+} leaves[] = {
+    {0x0, leaf_0},
+    {0x1, leaf_1},
+    {0x2, leaf_2},
+    {0x4, leaf_4},
+    {0x6, leaf_6},
+    {0x7, leaf_7},
+    {0xb, leaf_b},
+    {0xd, leaf_d},
+    {0x15, leaf_15},
+    {0x16, leaf_16},
+    {0x40000000, leaf_hypervisor},
+    {0x40000001, leaf_hypervisor_features},
+    {0x40000010, leaf_hypervisor_timing},
+    {0x80000000, leaf_ext_0},
+    {0x80000001, leaf_ext_1},
+    {0x80000002, leaf_ext_2},
+    {0x80000003, leaf_ext_3},
+    {0x80000004, leaf_ext_4},
+    {0x80000006, leaf_ext_6},
+    {0x80000007, leaf_ext_7},
+    {0x80000008, leaf_ext_8},
+};
+
+void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    // Beyond the last leaf Intel answers with the last basic one.
+    bool known_range = leaf <= LEAF_MAX || (leaf >= 0x40000000 && leaf <= 0x400000ff) ||
+                       (leaf >= 0x80000000 && leaf <= LEAF_EXT_MAX);
+    if (!known_range)
+        leaf = LEAF_MAX;
+    memset(out, 0, 4 * sizeof(uint32_t));
+    for (unsigned i = 0; i < G_N_ELEMENTS(leaves); i++)
+        if (leaves[i].leaf == leaf) {
+            leaves[i].fn(vcpu, subleaf, out);
+            return;
+        }
+}

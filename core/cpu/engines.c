@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The engines, best first: `auto` takes the first one that works here.
+#include "core/cpu/vcpu.h"
+
+const struct engine *const engines[] = {
+    &engine_interpret,
+    NULL,
+};
