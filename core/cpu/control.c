@@ -19,11 +19,11 @@ static uint64_t cr4_allowed(const struct vcpu *v)
         enum cpu_feature feature;
         uint32_t bits;
     } table[] = {
-        {FEATURE_VME, CR4_VME | CR4_PVI}, {FEATURE_TSC, CR4_TSD},       {FEATURE_DE, CR4_DE},
-        {FEATURE_PSE, CR4_PSE},           {FEATURE_PAE, CR4_PAE},       {FEATURE_MCE, CR4_MCE},
-        {FEATURE_PGE, CR4_PGE},           {FEATURE_FXSR, CR4_OSFXSR},   {FEATURE_SSE, CR4_OSXMMEXCPT},
+        {FEATURE_VME, CR4_VME | CR4_PVI}, {FEATURE_TSC, CR4_TSD},           {FEATURE_DE, CR4_DE},
+        {FEATURE_PSE, CR4_PSE},           {FEATURE_PAE, CR4_PAE},           {FEATURE_MCE, CR4_MCE},
+        {FEATURE_PGE, CR4_PGE},           {FEATURE_FXSR, CR4_OSFXSR},       {FEATURE_SSE, CR4_OSXMMEXCPT},
         {FEATURE_UMIP, CR4_UMIP},         {FEATURE_FSGSBASE, CR4_FSGSBASE}, {FEATURE_PCID, CR4_PCIDE},
-        {FEATURE_XSAVE, CR4_OSXSAVE},     {FEATURE_SMEP, CR4_SMEP},     {FEATURE_SMAP, CR4_SMAP},
+        {FEATURE_XSAVE, CR4_OSXSAVE},     {FEATURE_SMEP, CR4_SMEP},         {FEATURE_SMAP, CR4_SMAP},
     };
     uint64_t allowed = CR4_PCE;
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++)

@@ -15,14 +15,14 @@
      F(FEATURE_PAE) | F(FEATURE_MCE) | F(FEATURE_CX8) | F(FEATURE_APIC) | F(FEATURE_SEP) | F(FEATURE_MTRR) |           \
      F(FEATURE_PGE) | F(FEATURE_MCA) | F(FEATURE_CMOV) | F(FEATURE_PAT) | F(FEATURE_PSE36) | F(FEATURE_CLFLUSH) |      \
      F(FEATURE_MMX) | F(FEATURE_FXSR) | F(FEATURE_SSE) | F(FEATURE_SSE2))
-#define V1_1_ECX     (F(FEATURE_X2APIC) | F(FEATURE_TSC_DEADLINE) | F(FEATURE_HYPERVISOR))
-#define V1_EXT1_EDX  (F(FEATURE_SYSCALL) | F(FEATURE_NX) | F(FEATURE_RDTSCP) | F(FEATURE_LM))
-#define V1_7_EBX     (F(FEATURE_TSC_ADJUST) | F(FEATURE_ERMS))
-#define V1_7_EDX     (F(FEATURE_SPEC_CTRL) | F(FEATURE_ARCH_CAPABILITIES) | F(FEATURE_FSRM))
+#define V1_1_ECX    (F(FEATURE_X2APIC) | F(FEATURE_TSC_DEADLINE) | F(FEATURE_HYPERVISOR))
+#define V1_EXT1_EDX (F(FEATURE_SYSCALL) | F(FEATURE_NX) | F(FEATURE_RDTSCP) | F(FEATURE_LM))
+#define V1_7_EBX    (F(FEATURE_TSC_ADJUST) | F(FEATURE_ERMS))
+#define V1_7_EDX    (F(FEATURE_SPEC_CTRL) | F(FEATURE_ARCH_CAPABILITIES) | F(FEATURE_FSRM))
 #define V2_1_ECX                                                                                                       \
     (V1_1_ECX | F(FEATURE_SSE3) | F(FEATURE_SSSE3) | F(FEATURE_CX16) | F(FEATURE_SSE41) | F(FEATURE_SSE42) |           \
      F(FEATURE_POPCNT) | F(FEATURE_PCID))
-#define V2_EXT1_EDX  (V1_EXT1_EDX | F(FEATURE_PDPE1GB))
+#define V2_EXT1_EDX (V1_EXT1_EDX | F(FEATURE_PDPE1GB))
 #define V3_1_ECX                                                                                                       \
     (V2_1_ECX | F(FEATURE_MOVBE) | F(FEATURE_FMA) | F(FEATURE_XSAVE) | F(FEATURE_AVX) | F(FEATURE_F16C) |              \
      F(FEATURE_AES) | F(FEATURE_PCLMULQDQ) | F(FEATURE_RDRAND))
@@ -32,19 +32,56 @@
 #define MAX_7_EBX (V3_7_EBX | F(FEATURE_CLFLUSHOPT) | F(FEATURE_CLWB))
 
 static const struct cpu_model models[] = {
-    {"x86-64-v1", "64-bit baseline: SSE2", 40, 6, 0x0f, 11,
-     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V1_1_ECX, [WORD_EXT1_EDX] = V1_EXT1_EDX, [WORD_7_EBX] = V1_7_EBX,
-      [WORD_7_EDX] = V1_7_EDX, [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM)}},
-    {"x86-64-v2", "SSE4.2, POPCNT", 40, 6, 0x1a, 5,
-     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V2_1_ECX, [WORD_EXT1_EDX] = V2_EXT1_EDX, [WORD_7_EBX] = V1_7_EBX,
-      [WORD_7_EDX] = V1_7_EDX, [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM)}},
-    {"x86-64-v3", "AVX2, FMA, BMI, AES-NI", 40, 6, 0x3c, 3,
-     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V3_1_ECX, [WORD_EXT1_EDX] = V2_EXT1_EDX, [WORD_7_EBX] = V3_7_EBX,
-      [WORD_7_ECX] = F(FEATURE_UMIP), [WORD_7_EDX] = V1_7_EDX, [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT),
+    {"x86-64-v1",
+     "64-bit baseline: SSE2",
+     40,
+     6,
+     0x0f,
+     11,
+     {[WORD_1_EDX] = V1_1_EDX,
+      [WORD_1_ECX] = V1_1_ECX,
+      [WORD_EXT1_EDX] = V1_EXT1_EDX,
+      [WORD_7_EBX] = V1_7_EBX,
+      [WORD_7_EDX] = V1_7_EDX,
+      [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM)}},
+    {"x86-64-v2",
+     "SSE4.2, POPCNT",
+     40,
+     6,
+     0x1a,
+     5,
+     {[WORD_1_EDX] = V1_1_EDX,
+      [WORD_1_ECX] = V2_1_ECX,
+      [WORD_EXT1_EDX] = V2_EXT1_EDX,
+      [WORD_7_EBX] = V1_7_EBX,
+      [WORD_7_EDX] = V1_7_EDX,
+      [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM)}},
+    {"x86-64-v3",
+     "AVX2, FMA, BMI, AES-NI",
+     40,
+     6,
+     0x3c,
+     3,
+     {[WORD_1_EDX] = V1_1_EDX,
+      [WORD_1_ECX] = V3_1_ECX,
+      [WORD_EXT1_EDX] = V2_EXT1_EDX,
+      [WORD_7_EBX] = V3_7_EBX,
+      [WORD_7_ECX] = F(FEATURE_UMIP),
+      [WORD_7_EDX] = V1_7_EDX,
+      [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT),
       [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW)}},
-    {"max", "everything that the engine implements", 40, 6, 0x3c, 3,
-     {[WORD_1_EDX] = V1_1_EDX, [WORD_1_ECX] = V3_1_ECX, [WORD_EXT1_EDX] = V2_EXT1_EDX, [WORD_7_EBX] = MAX_7_EBX,
-      [WORD_7_ECX] = F(FEATURE_UMIP) | F(FEATURE_RDPID), [WORD_7_EDX] = V1_7_EDX,
+    {"max",
+     "everything that the engine implements",
+     40,
+     6,
+     0x3c,
+     3,
+     {[WORD_1_EDX] = V1_1_EDX,
+      [WORD_1_ECX] = V3_1_ECX,
+      [WORD_EXT1_EDX] = V2_EXT1_EDX,
+      [WORD_7_EBX] = MAX_7_EBX,
+      [WORD_7_ECX] = F(FEATURE_UMIP) | F(FEATURE_RDPID),
+      [WORD_7_EDX] = V1_7_EDX,
       [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT) | F(FEATURE_XGETBV1),
       [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW)}},
 };
@@ -66,7 +103,8 @@ struct cpu_model *cpu_model_new(const char *name, GError **error)
         if (strcmp(models[i].name, wanted) == 0)
             return g_memdup2(&models[i], sizeof(models[i]));
     g_autofree char *names = cpu_model_names();
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU model \"%s\": choose one of %s.", name, names);
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU model \"%s\": choose one of %s.", name,
+                names);
     return NULL;
 }
 
@@ -295,8 +333,8 @@ static const struct {
 void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     // Beyond the last leaf Intel answers with the last basic one.
-    bool known_range = leaf <= LEAF_MAX || (leaf >= 0x40000000 && leaf <= 0x400000ff) ||
-                       (leaf >= 0x80000000 && leaf <= LEAF_EXT_MAX);
+    bool known_range =
+        leaf <= LEAF_MAX || (leaf >= 0x40000000 && leaf <= 0x400000ff) || (leaf >= 0x80000000 && leaf <= LEAF_EXT_MAX);
     if (!known_range)
         leaf = LEAF_MAX;
     memset(out, 0, 4 * sizeof(uint32_t));

@@ -34,7 +34,8 @@ static unsigned external_bit(const struct event *e)
 static uint64_t pushed_flags(const struct vcpu *v, const struct event *e)
 {
     uint64_t flags = v->rflags | FLAG_1;
-    if (e->type == EVENT_EXCEPTION && e->vector != EXCEPTION_DB && e->vector != EXCEPTION_DF && e->vector != EXCEPTION_MC)
+    if (e->type == EVENT_EXCEPTION && e->vector != EXCEPTION_DB && e->vector != EXCEPTION_DF &&
+        e->vector != EXCEPTION_MC)
         flags |= FLAG_RF;
     return flags;
 }
@@ -86,9 +87,9 @@ static bool read_gate(struct vcpu *v, const struct event *e, struct gate *gate)
     gate->selector = (uint16_t)(d[0] >> 16);
     gate->offset = (d[0] & 0xffff) | (d[0] >> 32 & 0xffff0000) | d[1] << 32;
     gate->ist = wide ? d[0] >> 32 & 7 : 0;
-    bool type_ok = gate->type == SYSTEM_INTERRUPT32 || gate->type == SYSTEM_TRAP32 ||
-                   (!wide && (gate->type == SYSTEM_INTERRUPT16 || gate->type == SYSTEM_TRAP16 ||
-                              gate->type == SYSTEM_TASK_GATE));
+    bool type_ok =
+        gate->type == SYSTEM_INTERRUPT32 || gate->type == SYSTEM_TRAP32 ||
+        (!wide && (gate->type == SYSTEM_INTERRUPT16 || gate->type == SYSTEM_TRAP16 || gate->type == SYSTEM_TASK_GATE));
     if (descriptor_is_segment(d[0]) || !type_ok || (is_software(e->type) && gate->dpl < v->cpl))
         return fault(v, EXCEPTION_GP, error);
     if (!descriptor_present(d[0]))
@@ -261,11 +262,14 @@ static bool deliver(struct vcpu *v, struct event e)
             v->activity = VCPU_SHUTDOWN;
             return false;
         }
-        struct event next = {.type = EVENT_EXCEPTION, .vector = v->event_vector, .has_error = v->event_has_error,
-                             .error = v->event_error, .return_rip = v->rip};
+        struct event next = {.type = EVENT_EXCEPTION,
+                             .vector = v->event_vector,
+                             .has_error = v->event_has_error,
+                             .error = v->event_error,
+                             .return_rip = v->rip};
         if (makes_double_fault(&e, next.vector))
-            next = (struct event){.type = EVENT_EXCEPTION, .vector = EXCEPTION_DF, .has_error = true,
-                                  .return_rip = v->rip};
+            next = (struct event){
+                .type = EVENT_EXCEPTION, .vector = EXCEPTION_DF, .has_error = true, .return_rip = v->rip};
         e = next;
         if (vcpu_real_mode(v))
             e.has_error = false;
@@ -274,15 +278,21 @@ static bool deliver(struct vcpu *v, struct event e)
 
 bool vcpu_deliver(struct vcpu *vcpu, enum event_type type, unsigned vector, int64_t error_code)
 {
-    struct event e = {.type = type, .vector = (uint8_t)vector, .has_error = error_code >= 0,
-                      .error = error_code >= 0 ? (uint32_t)error_code : 0, .return_rip = vcpu->rip};
+    struct event e = {.type = type,
+                      .vector = (uint8_t)vector,
+                      .has_error = error_code >= 0,
+                      .error = error_code >= 0 ? (uint32_t)error_code : 0,
+                      .return_rip = vcpu->rip};
     return deliver(vcpu, e);
 }
 
 bool vcpu_deliver_fault(struct vcpu *vcpu)
 {
-    struct event e = {.type = EVENT_EXCEPTION, .vector = vcpu->event_vector, .has_error = vcpu->event_has_error,
-                      .error = vcpu->event_error, .return_rip = vcpu->rip};
+    struct event e = {.type = EVENT_EXCEPTION,
+                      .vector = vcpu->event_vector,
+                      .has_error = vcpu->event_has_error,
+                      .error = vcpu->event_error,
+                      .return_rip = vcpu->rip};
     return deliver(vcpu, e);
 }
 

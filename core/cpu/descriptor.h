@@ -7,16 +7,25 @@
 
 // System descriptor types
 enum {
-    SYSTEM_TSS16 = 1, SYSTEM_LDT = 2, SYSTEM_TSS16_BUSY = 3, SYSTEM_CALL16 = 4, SYSTEM_TASK_GATE = 5,
-    SYSTEM_INTERRUPT16 = 6, SYSTEM_TRAP16 = 7, SYSTEM_TSS32 = 9, SYSTEM_TSS32_BUSY = 11, SYSTEM_CALL32 = 12,
-    SYSTEM_INTERRUPT32 = 14, SYSTEM_TRAP32 = 15,
+    SYSTEM_TSS16 = 1,
+    SYSTEM_LDT = 2,
+    SYSTEM_TSS16_BUSY = 3,
+    SYSTEM_CALL16 = 4,
+    SYSTEM_TASK_GATE = 5,
+    SYSTEM_INTERRUPT16 = 6,
+    SYSTEM_TRAP16 = 7,
+    SYSTEM_TSS32 = 9,
+    SYSTEM_TSS32_BUSY = 11,
+    SYSTEM_CALL32 = 12,
+    SYSTEM_INTERRUPT32 = 14,
+    SYSTEM_TRAP32 = 15,
 };
-#define TYPE_CODE       8u // of code and data segments
-#define TYPE_CONFORMING 4u // code
+#define TYPE_CODE        8u // of code and data segments
+#define TYPE_CONFORMING  4u // code
 #define TYPE_EXPAND_DOWN 4u // data
-#define TYPE_WRITABLE   2u // data
-#define TYPE_READABLE   2u // code
-#define TYPE_ACCESSED   1u
+#define TYPE_WRITABLE    2u // data
+#define TYPE_READABLE    2u // code
+#define TYPE_ACCESSED    1u
 
 static inline uint16_t descriptor_attr(uint64_t d)
 {
@@ -78,10 +87,10 @@ struct stack {
     struct vcpu *vcpu;
     struct segment ss;
     uint64_t sp;
-    uint64_t mask;        // 0xffff, 0xffffffff or all ones
-    unsigned access;      // ACCESS_USER or 0
-    unsigned external;    // EXT bit for error codes
-    int64_t error;        // error code of a limit violation, less EXT
+    uint64_t mask;     // 0xffff, 0xffffffff or all ones
+    unsigned access;   // ACCESS_USER or 0
+    unsigned external; // EXT bit for error codes
+    int64_t error;     // error code of a limit violation, less EXT
 };
 void stack_init(struct stack *s, struct vcpu *v, const struct segment *ss, uint64_t sp, unsigned cpl, bool code64);
 bool stack_push(struct stack *s, uint64_t value, unsigned size);

@@ -9,9 +9,9 @@
 
 enum lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CMCI, LVT_COUNT };
 
-#define LVT_MASKED     BIT(16)
-#define LVT_MODE(x)    ((x) >> 8 & 7)
-#define TIMER_MODE(x)  ((x) >> 17 & 3)
+#define LVT_MASKED    BIT(16)
+#define LVT_MODE(x)   ((x) >> 8 & 7)
+#define TIMER_MODE(x) ((x) >> 17 & 3)
 enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 
 #define BASE_BSP    BIT(8)
@@ -19,23 +19,23 @@ enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 #define BASE_ENABLE BIT(11)
 #define SVR_ENABLE  BIT(8)
 
-#define ERROR_SEND_VECTOR     BIT(5)
-#define ERROR_RECEIVE_VECTOR  BIT(6)
-#define ERROR_REGISTER        BIT(7)
+#define ERROR_SEND_VECTOR    BIT(5)
+#define ERROR_RECEIVE_VECTOR BIT(6)
+#define ERROR_REGISTER       BIT(7)
 
-// Threads: LOCK guards everything after it; other processors and devices set IRR and LINT levels, the timer fires on the
-// clock's thread. Lock order: machine lock, then this.
+// Threads: LOCK guards everything after it; other processors and devices set IRR and LINT levels, the timer fires on
+// the clock's thread. Lock order: machine lock, then this.
 struct lapic {
     struct vcpu *vcpu;
     GMutex lock;
-    uint32_t id;           // 8-bit in xAPIC mode, as written
+    uint32_t id; // 8-bit in xAPIC mode, as written
     uint32_t tpr, ldr, dfr, svr, esr, esr_latched;
     uint64_t icr;
     uint32_t lvt[LVT_COUNT];
     uint32_t isr[8], tmr[8], irr[8];
     uint32_t initial_count, divide;
-    int64_t timer_start;   // guest ns when the count was loaded
-    uint64_t deadline;     // TSC
+    int64_t timer_start; // guest ns when the count was loaded
+    uint64_t deadline;   // TSC
     struct timer timer;
     bool lint[2];
     uint8_t sipi_vector;
@@ -188,8 +188,7 @@ bool lapic_extint_pending(struct lapic *lapic)
 {
     g_mutex_lock(&lapic->lock);
     uint32_t lvt = lapic->lvt[LVT_LINT0];
-    bool wired = !(lapic->vcpu->apic_base & BASE_ENABLE) ||
-                 (!(lvt & LVT_MASKED) && LVT_MODE(lvt) == LAPIC_EXTINT);
+    bool wired = !(lapic->vcpu->apic_base & BASE_ENABLE) || (!(lvt & LVT_MASKED) && LVT_MODE(lvt) == LAPIC_EXTINT);
     bool pending = lapic->lint[0] && wired;
     g_mutex_unlock(&lapic->lock);
     return pending;
@@ -693,7 +692,7 @@ bool lapic_write_base(struct lapic *lapic, uint64_t value)
         return false;
     if (new != old && ((old == 0xc00 && new == 0x800) || (old == 0 && new == 0xc00)))
         return false; // SDM vol. 3, figure 11-26
-    if ((new & BASE_X2APIC) && !cpu_has(v->set->model, FEATURE_X2APIC))
+    if ((new &BASE_X2APIC) && !cpu_has(v->set->model, FEATURE_X2APIC))
         return false;
     v->apic_base = value;
     if (!(value & BASE_ENABLE) && old)

@@ -23,8 +23,8 @@ void lapic_write_tsc_deadline(struct lapic *lapic, uint64_t value);
 uint64_t lapic_tsc_deadline(struct lapic *lapic);
 
 enum lapic_delivery { LAPIC_FIXED, LAPIC_LOWEST, LAPIC_SMI, LAPIC_NMI = 4, LAPIC_INIT, LAPIC_SIPI, LAPIC_EXTINT };
-// A message on the APIC bus (IPI, I/O APIC, MSI). DESTINATION in xAPIC (8-bit) or x2APIC form. Any thread. Returns how many
-// processors accepted it (a lowest-priority message goes to one).
+// A message on the APIC bus (IPI, I/O APIC, MSI). DESTINATION in xAPIC (8-bit) or x2APIC form. Any thread. Returns how
+// many processors accepted it (a lowest-priority message goes to one).
 unsigned lapic_send(struct cpu_set *set, uint32_t destination, bool logical, enum lapic_delivery delivery,
                     uint8_t vector, bool level);
 // An MSI: address 0xFEExxxxx and data (SDM vol. 3, 11.11).

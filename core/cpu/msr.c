@@ -9,11 +9,11 @@
 
 enum msr_check {
     CHECK_NONE,
-    CHECK_READ_ONLY,   // writes: #GP
+    CHECK_READ_ONLY, // writes: #GP
     CHECK_CANONICAL,
-    CHECK_32,          // upper half must be 0
+    CHECK_32, // upper half must be 0
     CHECK_PAT,
-    CHECK_ZERO,        // only 0 may be written
+    CHECK_ZERO, // only 0 may be written
 };
 
 // MSRs that are just a register: value at OFFSET, or the constant where OFFSET is 0.
@@ -26,53 +26,53 @@ struct msr_row {
 };
 #define REG(member) ((uint16_t)offsetof(struct vcpu, member))
 
-// What ARCH_CAPABILITIES says: none of these flaws exists, because guest code does not run on the silicon's predictors as
-// the guest wrote it. RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO,
-// PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+// What ARCH_CAPABILITIES says: none of these flaws exists, because guest code does not run on the silicon's predictors
+// as the guest wrote it. RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
+// FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
 #define ARCH_CAPABILITIES                                                                                              \
     (BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(20) | BIT(24) |  \
      BIT(26) | BIT(27) | BIT(62))
 
 static const struct msr_row rows[] = {
-    {0x0, 2, 0, CHECK_NONE, 0, 0},                                 // P5 machine check address and type
-    {0x17, 1, 0, CHECK_READ_ONLY, 0, 0},                           // PLATFORM_ID
-    {0x2a, 1, 0, CHECK_NONE, 0, 0},                                // EBL_CR_POWERON
-    {0x34, 1, 0, CHECK_READ_ONLY, 0, 0},                           // SMI_COUNT
-    {0x35, 1, 0, CHECK_READ_ONLY, 0, 0},                           // CORE_THREAD_COUNT, see below
-    {0x3a, 1, REG(feature_control), CHECK_NONE, 0, 0},             // FEATURE_CONTROL
-    {0x48, 1, REG(spec_ctrl), CHECK_NONE, 0, 7},                   // SPEC_CTRL
-    {0x49, 1, 0, CHECK_NONE, 0, 1},                                // PRED_CMD
-    {0x79, 1, 0, CHECK_NONE, 0, 0},                                // BIOS_UPDT_TRIG
-    {0x8b, 1, REG(microcode_version), CHECK_NONE, 0, 0},           // BIOS_SIGN_ID
-    {0xce, 1, 0, CHECK_READ_ONLY, 0, 0},                           // PLATFORM_INFO
-    {0xe2, 1, 0, CHECK_NONE, 0, 0},                                // PKG_CST_CONFIG_CONTROL
-    {0xfe, 1, 0, CHECK_READ_ONLY, 0x508, 0},                       // MTRRCAP: 8 variable ranges, fixed, WC
+    {0x0, 2, 0, CHECK_NONE, 0, 0},                       // P5 machine check address and type
+    {0x17, 1, 0, CHECK_READ_ONLY, 0, 0},                 // PLATFORM_ID
+    {0x2a, 1, 0, CHECK_NONE, 0, 0},                      // EBL_CR_POWERON
+    {0x34, 1, 0, CHECK_READ_ONLY, 0, 0},                 // SMI_COUNT
+    {0x35, 1, 0, CHECK_READ_ONLY, 0, 0},                 // CORE_THREAD_COUNT, see below
+    {0x3a, 1, REG(feature_control), CHECK_NONE, 0, 0},   // FEATURE_CONTROL
+    {0x48, 1, REG(spec_ctrl), CHECK_NONE, 0, 7},         // SPEC_CTRL
+    {0x49, 1, 0, CHECK_NONE, 0, 1},                      // PRED_CMD
+    {0x79, 1, 0, CHECK_NONE, 0, 0},                      // BIOS_UPDT_TRIG
+    {0x8b, 1, REG(microcode_version), CHECK_NONE, 0, 0}, // BIOS_SIGN_ID
+    {0xce, 1, 0, CHECK_READ_ONLY, 0, 0},                 // PLATFORM_INFO
+    {0xe2, 1, 0, CHECK_NONE, 0, 0},                      // PKG_CST_CONFIG_CONTROL
+    {0xfe, 1, 0, CHECK_READ_ONLY, 0x508, 0},             // MTRRCAP: 8 variable ranges, fixed, WC
     {0x10a, 1, 0, CHECK_READ_ONLY, ARCH_CAPABILITIES, 0},
-    {0x119, 1, 0, CHECK_NONE, 0, 0},                               // BBL_CR_CTL
-    {0x11e, 1, 0, CHECK_NONE, 0xbe702111, 0},                      // BBL_CR_CTL3
-    {0x140, 1, 0, CHECK_ZERO, 0, 0},                               // MISC_FEATURES_ENABLES
+    {0x119, 1, 0, CHECK_NONE, 0, 0},          // BBL_CR_CTL
+    {0x11e, 1, 0, CHECK_NONE, 0xbe702111, 0}, // BBL_CR_CTL3
+    {0x140, 1, 0, CHECK_ZERO, 0, 0},          // MISC_FEATURES_ENABLES
     {0x174, 1, REG(sysenter_cs), CHECK_NONE, 0, 0},
     {0x175, 1, REG(sysenter_esp), CHECK_CANONICAL, 0, 0},
     {0x176, 1, REG(sysenter_eip), CHECK_CANONICAL, 0, 0},
     {0x179, 1, REG(mcg_cap), CHECK_READ_ONLY, 0, 0},
     {0x17a, 1, REG(mcg_status), CHECK_NONE, 0, 7},
-    {0x186, 4, 0, CHECK_NONE, 0, 0},                               // PERFEVTSEL: no counters
-    {0xc1, 4, 0, CHECK_NONE, 0, 0},                                // PMC
-    {0x198, 1, 0, CHECK_READ_ONLY, 0x1000, 0},                     // PERF_STATUS
-    {0x199, 1, 0, CHECK_NONE, 0, 0},                               // PERF_CTL
-    {0x19a, 3, 0, CHECK_NONE, 0, 0},                               // CLOCK_MODULATION, THERM_INTERRUPT, THERM_STATUS
+    {0x186, 4, 0, CHECK_NONE, 0, 0},           // PERFEVTSEL: no counters
+    {0xc1, 4, 0, CHECK_NONE, 0, 0},            // PMC
+    {0x198, 1, 0, CHECK_READ_ONLY, 0x1000, 0}, // PERF_STATUS
+    {0x199, 1, 0, CHECK_NONE, 0, 0},           // PERF_CTL
+    {0x19a, 3, 0, CHECK_NONE, 0, 0},           // CLOCK_MODULATION, THERM_INTERRUPT, THERM_STATUS
     {0x1a0, 1, REG(misc_enable), CHECK_NONE, 0, 0},
-    {0x1b0, 1, 0, CHECK_NONE, 0, 0},                               // ENERGY_PERF_BIAS
+    {0x1b0, 1, 0, CHECK_NONE, 0, 0}, // ENERGY_PERF_BIAS
     {0x1d9, 1, REG(debugctl), CHECK_NONE, 0, 3},
-    {0x1db, 2, 0, CHECK_READ_ONLY, 0, 0},                          // LASTBRANCH
-    {0x1dd, 2, 0, CHECK_READ_ONLY, 0, 0},                          // LASTINT
+    {0x1db, 2, 0, CHECK_READ_ONLY, 0, 0}, // LASTBRANCH
+    {0x1dd, 2, 0, CHECK_READ_ONLY, 0, 0}, // LASTINT
     {0x250, 1, REG(mtrr_fixed[0]), CHECK_NONE, 0, 0},
     {0x258, 2, REG(mtrr_fixed[1]), CHECK_NONE, 0, 0},
     {0x268, 8, REG(mtrr_fixed[3]), CHECK_NONE, 0, 0},
     {0x277, 1, REG(pat), CHECK_PAT, 0, 0},
     {0x2ff, 1, REG(mtrr_def_type), CHECK_NONE, 0, 0xcff},
-    {0x345, 1, 0, CHECK_READ_ONLY, 0, 0},                          // PERF_CAPABILITIES
-    {0x606, 1, 0, CHECK_READ_ONLY, 0, 0},                          // RAPL_POWER_UNIT
+    {0x345, 1, 0, CHECK_READ_ONLY, 0, 0}, // PERF_CAPABILITIES
+    {0x606, 1, 0, CHECK_READ_ONLY, 0, 0}, // RAPL_POWER_UNIT
     {0xc0000081, 1, REG(star), CHECK_NONE, 0, 0},
     {0xc0000082, 1, REG(lstar), CHECK_CANONICAL, 0, 0},
     {0xc0000083, 1, REG(cstar), CHECK_CANONICAL, 0, 0},

@@ -3,15 +3,15 @@
 #include "core/cpu/arch.h"
 #include "core/cpu/model.h"
 
-#define PTE_P      BIT(0)
-#define PTE_W      BIT(1)
-#define PTE_U      BIT(2)
-#define PTE_A      BIT(5)
-#define PTE_D      BIT(6)
-#define PTE_PS     BIT(7)
-#define PTE_G      BIT(8)
-#define PTE_NX     BIT(63)
-#define PTE_FRAME  MASK_BITS(51, 12)
+#define PTE_P     BIT(0)
+#define PTE_W     BIT(1)
+#define PTE_U     BIT(2)
+#define PTE_A     BIT(5)
+#define PTE_D     BIT(6)
+#define PTE_PS    BIT(7)
+#define PTE_G     BIT(8)
+#define PTE_NX    BIT(63)
+#define PTE_FRAME MASK_BITS(51, 12)
 
 #define ERROR_P    1u
 #define ERROR_RSVD 8u
@@ -21,10 +21,10 @@ struct walker {
     struct vcpu *vcpu;
     struct page_walk *walk;
     uint64_t address, access;
-    uint64_t reserved;  // bits that must be 0 in every entry
+    uint64_t reserved; // bits that must be 0 in every entry
     unsigned entry_size;
     bool writable, user, executable;
-    bool set_bits;      // A and D
+    bool set_bits; // A and D
 };
 
 enum step { STEP_OK, STEP_NOT_PRESENT, STEP_RESERVED, STEP_RETRY };
@@ -196,8 +196,12 @@ static bool walk_run(struct walker *w, uint32_t *error_code)
     if (!(v->efer & EFER_LMA))
         w->address = (uint32_t)w->address;
     if (!(v->cr0 & CR0_PG)) {
-        *w->walk = (struct page_walk){.gpa = w->address, .page_size = PAGE_SIZE, .writable = true, .user = true,
-                                      .executable = true, .dirty = true};
+        *w->walk = (struct page_walk){.gpa = w->address,
+                                      .page_size = PAGE_SIZE,
+                                      .writable = true,
+                                      .user = true,
+                                      .executable = true,
+                                      .dirty = true};
         return true;
     }
     bool allowed = false;

@@ -21,8 +21,8 @@ void vcpu_init(struct vcpu *vcpu)
 {
     const struct cpu_model *m = vcpu->set->model;
     memset(vcpu->gpr, 0, sizeof(vcpu->gpr));
-    vcpu->gpr[RDX] = (uint32_t)m->stepping | (m->model & 15u) << 4 | (uint32_t)m->family << 8 |
-                     (uint32_t)(m->model >> 4) << 16;
+    vcpu->gpr[RDX] =
+        (uint32_t)m->stepping | (m->model & 15u) << 4 | (uint32_t)m->family << 8 | (uint32_t)(m->model >> 4) << 16;
     vcpu->rip = 0xfff0;
     vcpu->rflags = FLAG_1;
     vcpu->cr0 = (vcpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
@@ -49,7 +49,7 @@ static void reset_msrs(struct vcpu *v)
     v->apic_base = 0xfee00000 | BIT(11) | (v->index == 0 ? BIT(8) : 0);
     v->misc_enable = 0x1801; // fast strings; no BTS, no PEBS
     v->tsc_adjust = 0;
-    v->feature_control = 1;  // locked, VMX off
+    v->feature_control = 1; // locked, VMX off
     v->spec_ctrl = v->debugctl = 0;
     v->microcode_version = 0x28ull << 32;
     v->mtrr_def_type = 0;
@@ -154,7 +154,10 @@ const struct field vcpu_fields[] = {
     FIELD_U64(struct vcpu, kvmclock_system_time),
     FIELD_U64(struct vcpu, kvmclock_wall_clock),
     FIELD_ARRAY(U64, struct vcpu, pdpte),
-    {.name = "xsave", .type = FIELD_TYPE_BYTES, .offset = offsetof(struct vcpu, xsave), .size = 1,
+    {.name = "xsave",
+     .type = FIELD_TYPE_BYTES,
+     .offset = offsetof(struct vcpu, xsave),
+     .size = 1,
      .count = sizeof(struct xsave_area)},
     FIELD_BOOL(struct vcpu, event_pending),
     FIELD_U8(struct vcpu, event_vector),

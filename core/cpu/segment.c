@@ -85,8 +85,8 @@ bool descriptor_set_busy(struct vcpu *v, uint16_t selector, bool busy)
 
 void segment_fill(struct segment *s, uint16_t selector, uint64_t d)
 {
-    *s = (struct segment){.selector = selector, .attr = descriptor_attr(d), .limit = descriptor_limit(d),
-                          .base = descriptor_base(d)};
+    *s = (struct segment){
+        .selector = selector, .attr = descriptor_attr(d), .limit = descriptor_limit(d), .base = descriptor_base(d)};
 }
 
 void segment_set_real(struct vcpu *v, struct segment *s, uint16_t selector)

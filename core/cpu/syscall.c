@@ -2,9 +2,9 @@
 // SYSCALL, SYSRET, SYSENTER, SYSEXIT (SDM vol. 2B) and I/O permission (SDM vol. 1, 19.5).
 #include "core/cpu/descriptor.h"
 
-#define ATTR_CODE64   (0xb | SEG_S | SEG_P | SEG_L | SEG_G)
-#define ATTR_CODE32   (0xb | SEG_S | SEG_P | SEG_DB | SEG_G)
-#define ATTR_DATA     (0x3 | SEG_S | SEG_P | SEG_DB | SEG_G)
+#define ATTR_CODE64 (0xb | SEG_S | SEG_P | SEG_L | SEG_G)
+#define ATTR_CODE32 (0xb | SEG_S | SEG_P | SEG_DB | SEG_G)
+#define ATTR_DATA   (0x3 | SEG_S | SEG_P | SEG_DB | SEG_G)
 
 static void flat(struct segment *s, uint16_t selector, uint16_t attr, unsigned dpl)
 {

@@ -21,8 +21,8 @@ struct task_switch {
     struct vcpu *vcpu;
     enum task_reason reason;
     unsigned external;
-    bool wide;             // the new TSS
-    struct segment tr;     // the new one
+    bool wide;         // the new TSS
+    struct segment tr; // the new one
 };
 
 static uint32_t tss_field(const uint8_t *tss, bool wide, unsigned index) // EIP EFLAGS EAX .. EDI
@@ -120,8 +120,7 @@ static bool load_code(struct vcpu *v, uint16_t selector, uint32_t eip)
     if (!descriptor_read(v, selector, &d, EXCEPTION_TS, 0))
         return false;
     unsigned rpl = selector & 3;
-    if (!descriptor_is_code(d) ||
-        (descriptor_is_conforming(d) ? descriptor_dpl(d) > rpl : descriptor_dpl(d) != rpl))
+    if (!descriptor_is_code(d) || (descriptor_is_conforming(d) ? descriptor_dpl(d) > rpl : descriptor_dpl(d) != rpl))
         return fault(v, EXCEPTION_TS, selector & ~3u);
     if (!descriptor_present(d))
         return fault(v, EXCEPTION_NP, selector & ~3u);

@@ -10,8 +10,8 @@
 #include "core/cpu/interpret/interpret.h"
 #include "core/cpu/lapic.h"
 
-// Threads: LOCK guards all that follows it; the two words before it are a futex, so that waking needs no lock (devices and
-// local APICs wake with locks of their own held).
+// Threads: LOCK guards all that follows it; the two words before it are a futex, so that waking needs no lock (devices
+// and local APICs wake with locks of their own held).
 struct vcpu_thread {
     struct vcpu *vcpu;
     pthread_t thread;
@@ -21,7 +21,7 @@ struct vcpu_thread {
     GMutex lock;
     GCond run_changed, parked_changed;
     bool run, quit, parked, inside;
-    GQueue work;  // struct vcpu_work *
+    GQueue work; // struct vcpu_work *
 };
 
 static _Thread_local struct vcpu *current;
@@ -69,7 +69,8 @@ void vcpu_run_queued(struct vcpu *vcpu)
     g_mutex_unlock(&t->lock);
 }
 
-// Between the two the other vCPUs' thread locks are held, so none of them can enter. Nothing that takes a lock may happen.
+// Between the two the other vCPUs' thread locks are held, so none of them can enter. Nothing that takes a lock may
+// happen.
 void vcpu_exclusive_begin(struct vcpu *v)
 {
     struct cpu_set *set = v->set;
@@ -157,8 +158,8 @@ static void lock_wait_end(void *opaque)
 // ---- The loop ----
 static void serve_signals(struct vcpu *v)
 {
-    uint32_t bits = atomic_fetch_and(&v->attention, ~(uint32_t)(ATTENTION_STOP | ATTENTION_INIT | ATTENTION_SIPI |
-                                                                ATTENTION_RESET | ATTENTION_SMI));
+    uint32_t bits = atomic_fetch_and(
+        &v->attention, ~(uint32_t)(ATTENTION_STOP | ATTENTION_INIT | ATTENTION_SIPI | ATTENTION_RESET | ATTENTION_SMI));
     if (bits & ATTENTION_RESET)
         vcpu_reset(v);
     if (bits & ATTENTION_INIT)

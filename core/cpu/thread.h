@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The vCPU thread: parked, inside engine->run(), or outside of it (waiting). Work of cpu_set_run_on_all() runs on a vCPU
-// that is inside at its next block end, and on one that is outside by whoever asks, under the thread's lock.
+// The vCPU thread: parked, inside engine->run(), or outside of it (waiting). Work of cpu_set_run_on_all() runs on a
+// vCPU that is inside at its next block end, and on one that is outside by whoever asks, under the thread's lock.
 //
 // Lock order: machine lock, then one vCPU's thread lock; work functions take neither.
 #ifndef CLOCHE_VCPU_THREAD_H
@@ -31,8 +31,8 @@ struct vcpu_work {
 bool vcpu_thread_submit(struct vcpu_thread *thread, struct vcpu_work *work);
 
 // INIT and SIPI as seen by the owner (reset.c).
-void vcpu_reset(struct vcpu *vcpu);  // power-on
-void vcpu_init(struct vcpu *vcpu);   // INIT signal
+void vcpu_reset(struct vcpu *vcpu); // power-on
+void vcpu_init(struct vcpu *vcpu);  // INIT signal
 void vcpu_sipi(struct vcpu *vcpu, uint8_t vector);
 
 #endif

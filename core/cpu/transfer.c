@@ -159,8 +159,7 @@ static bool far_through_gate(struct vcpu *v, uint16_t selector, uint64_t d, bool
         return call_inner(v, &gate, &cs, new_cpl, return_rip);
     struct stack s;
     stack_init(&s, v, &v->seg[SS], v->gpr[RSP], v->cpl, wide && vcpu_code64(v));
-    if (call &&
-        (!stack_push(&s, v->seg[CS].selector, gate.size) || !stack_push(&s, return_rip, gate.size)))
+    if (call && (!stack_push(&s, v->seg[CS].selector, gate.size) || !stack_push(&s, return_rip, gate.size)))
         return false;
     if (!check_target(v, &cs, gate.offset))
         return false;

@@ -43,7 +43,8 @@ static const struct engine *engine_find(const char *name, GError **error)
         if (strcmp(engines[i]->name, name) == 0)
             return !engines[i]->probe || engines[i]->probe(error) ? engines[i] : NULL;
     g_autofree char *names = engine_names();
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU engine \"%s\": choose one of %s.", name, names);
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU engine \"%s\": choose one of %s.", name,
+                names);
     return NULL;
 }
 

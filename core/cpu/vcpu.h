@@ -23,7 +23,7 @@ struct segment {
     uint16_t attr;
     uint32_t limit; // in bytes, granularity applied
     uint64_t base;
-    bool unusable;  // null selector loaded (VMX's notion)
+    bool unusable; // null selector loaded (VMX's notion)
 };
 #define SEG_TYPE(attr) ((attr)&15)
 #define SEG_S          0x0010
@@ -39,24 +39,24 @@ struct table_register {
 };
 
 // RFLAGS
-#define FLAG_CF   0x1u
-#define FLAG_1    0x2u
-#define FLAG_PF   0x4u
-#define FLAG_AF   0x10u
-#define FLAG_ZF   0x40u
-#define FLAG_SF   0x80u
-#define FLAG_TF   0x100u
-#define FLAG_IF   0x200u
-#define FLAG_DF   0x400u
-#define FLAG_OF   0x800u
-#define FLAG_IOPL 0x3000u
-#define FLAG_NT   0x4000u
-#define FLAG_RF   0x10000u
-#define FLAG_VM   0x20000u
-#define FLAG_AC   0x40000u
-#define FLAG_VIF  0x80000u
-#define FLAG_VIP  0x100000u
-#define FLAG_ID   0x200000u
+#define FLAG_CF      0x1u
+#define FLAG_1       0x2u
+#define FLAG_PF      0x4u
+#define FLAG_AF      0x10u
+#define FLAG_ZF      0x40u
+#define FLAG_SF      0x80u
+#define FLAG_TF      0x100u
+#define FLAG_IF      0x200u
+#define FLAG_DF      0x400u
+#define FLAG_OF      0x800u
+#define FLAG_IOPL    0x3000u
+#define FLAG_NT      0x4000u
+#define FLAG_RF      0x10000u
+#define FLAG_VM      0x20000u
+#define FLAG_AC      0x40000u
+#define FLAG_VIF     0x80000u
+#define FLAG_VIP     0x100000u
+#define FLAG_ID      0x200000u
 #define FLAGS_STATUS (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
 #define CR0_PE 0x1u
@@ -100,9 +100,24 @@ struct table_register {
 #define XCR0_AVX512 0xe0u // opmask, ZMM_Hi256, Hi16_ZMM
 
 enum exception {
-    EXCEPTION_DE = 0, EXCEPTION_DB = 1, EXCEPTION_NMI = 2, EXCEPTION_BP = 3, EXCEPTION_OF = 4, EXCEPTION_BR = 5,
-    EXCEPTION_UD = 6, EXCEPTION_NM = 7, EXCEPTION_DF = 8, EXCEPTION_TS = 10, EXCEPTION_NP = 11, EXCEPTION_SS = 12,
-    EXCEPTION_GP = 13, EXCEPTION_PF = 14, EXCEPTION_MF = 16, EXCEPTION_AC = 17, EXCEPTION_MC = 18, EXCEPTION_XM = 19,
+    EXCEPTION_DE = 0,
+    EXCEPTION_DB = 1,
+    EXCEPTION_NMI = 2,
+    EXCEPTION_BP = 3,
+    EXCEPTION_OF = 4,
+    EXCEPTION_BR = 5,
+    EXCEPTION_UD = 6,
+    EXCEPTION_NM = 7,
+    EXCEPTION_DF = 8,
+    EXCEPTION_TS = 10,
+    EXCEPTION_NP = 11,
+    EXCEPTION_SS = 12,
+    EXCEPTION_GP = 13,
+    EXCEPTION_PF = 14,
+    EXCEPTION_MF = 16,
+    EXCEPTION_AC = 17,
+    EXCEPTION_MC = 18,
+    EXCEPTION_XM = 19,
 };
 
 // x87, SSE and AVX state in the processor's own standard XSAVE layout (SDM vol. 1, 13.4), so that the translator can
@@ -131,7 +146,7 @@ struct xsave_area {
         uint8_t bytes[16];
         uint32_t u32[4];
         uint64_t u64[2];
-    } ymmh[16];            // offset 576
+    } ymmh[16];             // offset 576
     uint8_t extended[3264]; // up to 4096 bytes in all
 } __attribute__((aligned(64)));
 _Static_assert(offsetof(struct xsave_area, xmm) == 160, "XSAVE legacy region");
@@ -146,7 +161,7 @@ enum vcpu_attention {
     ATTENTION_NMI = 1 << 2,
     ATTENTION_INIT = 1 << 3,
     ATTENTION_SIPI = 1 << 4,
-    ATTENTION_FLUSH = 1 << 5,     // work queued with vcpu_run_on(): TLB flush, page revocation
+    ATTENTION_FLUSH = 1 << 5, // work queued with vcpu_run_on(): TLB flush, page revocation
     ATTENTION_SMI = 1 << 6,
     ATTENTION_RESET = 1 << 7,
 };
@@ -169,7 +184,7 @@ struct vcpu {
     // -- architectural state, addressed by translated code through gs: keep the hot members first
     uint64_t gpr[16];
     uint64_t rip;
-    uint64_t rflags;    // always exact outside engine->run(); engines may keep status flags elsewhere while running
+    uint64_t rflags; // always exact outside engine->run(); engines may keep status flags elsewhere while running
     // -- the interpreter's, while it runs (core/cpu/interpret)
     uint64_t flags_result, flags_aux; // status flags, see flags.h
     uint64_t zero;                    // always 0: operands without base or index
@@ -185,11 +200,11 @@ struct vcpu {
     struct table_register gdtr, idtr;
     uint64_t dr[4], dr6, dr7;
     uint8_t cpl;
-    bool nmi_blocked;           // between NMI delivery and IRET
-    uint8_t interrupt_shadow;   // 1 after STI, 2 after MOV SS / POP SS: lasts one instruction
-    uint8_t activity;           // enum vcpu_activity
-    bool fpu_error_line;        // IGNNE# logic for CR0.NE = 0
-    uint64_t tsc_offset;        // guest TSC = host TSC scaled + offset
+    bool nmi_blocked;         // between NMI delivery and IRET
+    uint8_t interrupt_shadow; // 1 after STI, 2 after MOV SS / POP SS: lasts one instruction
+    uint8_t activity;         // enum vcpu_activity
+    bool fpu_error_line;      // IGNNE# logic for CR0.NE = 0
+    uint64_t tsc_offset;      // guest TSC = host TSC scaled + offset
     uint64_t tsc_aux;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
@@ -197,7 +212,7 @@ struct vcpu {
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
     uint64_t mcg_status, mcg_cap, mc_ctl[4], mc_status[4];
     uint64_t kvmclock_system_time, kvmclock_wall_clock; // paravirtual clock MSRs
-    uint64_t pdpte[4];          // PAE page-directory pointers, loaded with CR3
+    uint64_t pdpte[4];                                  // PAE page-directory pointers, loaded with CR3
     struct xsave_area xsave;
 
     // -- event under delivery, for double faults and for saving in the middle
@@ -211,20 +226,20 @@ struct vcpu {
     _Atomic uint32_t attention; // enum vcpu_attention
 
     // -- fixed after vcpu_new()
-    unsigned index;      // 0 is the boot processor
+    unsigned index; // 0 is the boot processor
     uint32_t apic_id;
     struct cpu_set *set;
     struct lapic *lapic;
     const struct engine *engine;
-    void *engine_state;  // the engine's own, see engine->vcpu_init
+    void *engine_state; // the engine's own, see engine->vcpu_init
 
     // -- counters of why and how much, for `info jit` and the benches (own thread writes, others read)
-    uint64_t instructions;      // retired by the interpreter
+    uint64_t instructions; // retired by the interpreter
     uint64_t exceptions, interrupts, page_walks, tlb_misses, io_exits;
 
     struct vcpu_thread *thread;
-    bool in_guest;       // own thread: within engine->run()
-    bool engine_ready;   // engine->vcpu_init() succeeded
+    bool in_guest;     // own thread: within engine->run()
+    bool engine_ready; // engine->vcpu_init() succeeded
 };
 
 // What the board gives to its processors. Filled in by the machine before cpu_set_new().
@@ -253,14 +268,15 @@ struct cpu_set {
     unsigned count;
     struct vcpu *vcpu[VCPU_MAX];
     uint64_t tsc_khz;
-    void *engine_state; // shared by all vCPUs of the engine (translation cache)
-    bool engine_ready;  // engine->set_init() succeeded
+    void *engine_state;    // shared by all vCPUs of the engine (translation cache)
+    bool engine_ready;     // engine->set_init() succeeded
     GMutex exclusive_lock; // held by the vCPU that keeps all others out, see thread.c
     _Atomic bool exclusive;
     struct interpret_set *interpret; // shared by the interpreters: owners of code pages
 };
 
-// MODEL: x86-64-v1, -v2, -v3, host or max; ENGINE: interpret, translate, kvm, auto. Errors name the bad word and what is allowed.
+// MODEL: x86-64-v1, -v2, -v3, host or max; ENGINE: interpret, translate, kvm, auto. Errors name the bad word and what
+// is allowed.
 struct cpu_set *cpu_set_new(const struct cpu_host *host, const char *model, const char *engine, unsigned count,
                             GError **error);
 void cpu_set_free(struct cpu_set *set); // stops the threads first
@@ -273,7 +289,7 @@ void cpu_set_pause(struct cpu_set *set);
 
 // Any thread:
 void vcpu_raise(struct vcpu *vcpu, uint32_t attention_bits); // sets bits and kicks
-void vcpu_kick(struct vcpu *vcpu);                            // makes run() return or HLT wake soon
+void vcpu_kick(struct vcpu *vcpu);                           // makes run() return or HLT wake soon
 // Runs FN on every vCPU of the set at its next block end (or here, for parked and halted ones), and returns when all
 // have: TLB shoot-downs, page revocation. May be called with or without the machine lock, also on a vCPU thread.
 void cpu_set_run_on_all(struct cpu_set *set, void (*fn)(struct vcpu *vcpu, void *opaque), void *opaque);
@@ -310,7 +326,8 @@ struct engine {
     void (*flush_tlb)(struct vcpu *vcpu);
     // The same for the page of one linear address (INVLPG). NULL: flush_tlb is called.
     void (*flush_page)(struct vcpu *vcpu, uint64_t linear);
-    // CR3 was loaded. KEEP: bit 63 was set with PCIDs, translations of the new PCID may stay. NULL: flush_tlb is called.
+    // CR3 was loaded. KEEP: bit 63 was set with PCIDs, translations of the new PCID may stay. NULL: flush_tlb is
+    // called.
     void (*switch_space)(struct vcpu *vcpu, bool keep);
     // Same contexts: forget writable translations to the page at RAM_OFFSET.
     void (*revoke_page)(struct vcpu *vcpu, uint64_t ram_offset);

@@ -26,10 +26,10 @@ static void set_cf(struct vcpu *v, bool cf)
     flags_set_cf_of(v, cf, flag_of(v));
 }
 
-// ---- Condition codes ------------------------------------------------------------------------------------------------------
+// ---- Condition codes
+// ------------------------------------------------------------------------------------------------------
 
-#define CONDITIONS(M)                                                                                                  \
-    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
+#define CONDITIONS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
 
 #define DEFINE_CONDITIONAL(C)                                                                                          \
     static const struct insn *setcc##C##_r(struct vcpu *v, const struct insn *i)                                       \
@@ -80,13 +80,17 @@ static insn_handler *bind_cmov(struct vcpu *v, const struct decoded *d, struct i
     return table[i->opcode & 15][form];
 }
 
-// ---- BT, BTS, BTR, BTC ----------------------------------------------------------------------------------------------------
+// ---- BT, BTS, BTR, BTC
+// ----------------------------------------------------------------------------------------------------
 
 enum bit_op { BIT_TEST, BIT_SET_, BIT_RESET, BIT_COMPLEMENT };
 
 static u64 bit_apply(enum bit_op op, u64 value, u64 mask)
 {
-    return op == BIT_SET_ ? value | mask : op == BIT_RESET ? value & ~mask : op == BIT_COMPLEMENT ? value ^ mask : value;
+    return op == BIT_SET_         ? value | mask
+           : op == BIT_RESET      ? value & ~mask
+           : op == BIT_COMPLEMENT ? value ^ mask
+                                  : value;
 }
 
 static u64 bit_atomic(enum bit_op op, void *p, unsigned size, u64 mask, bool lock)
@@ -100,7 +104,7 @@ static u64 bit_atomic(enum bit_op op, void *p, unsigned size, u64 mask, bool loc
     case N / 8: {                                                                                                      \
         u##N *q = p, m = (u##N)mask;                                                                                   \
         return op == BIT_SET_    ? __atomic_fetch_or(q, m, __ATOMIC_SEQ_CST)                                           \
-               : op == BIT_RESET ? __atomic_fetch_and(q, (u##N)~m, __ATOMIC_SEQ_CST)                                   \
+               : op == BIT_RESET ? __atomic_fetch_and(q, (u##N) ~m, __ATOMIC_SEQ_CST)                                  \
                                  : __atomic_fetch_xor(q, m, __ATOMIC_SEQ_CST);                                         \
     }
     switch (size) {
@@ -168,7 +172,8 @@ static const struct insn *btc(struct vcpu *v, const struct insn *i)
     return bit_operation(v, i, BIT_COMPLEMENT);
 }
 
-// ---- Scans and counts -------------------------------------------------------------------------------------------------------
+// ---- Scans and counts
+// -------------------------------------------------------------------------------------------------------
 
 static void set_zf(struct vcpu *v, bool zf)
 {
@@ -228,7 +233,8 @@ static const struct insn *popcnt(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-// ---- Byte order -------------------------------------------------------------------------------------------------------------
+// ---- Byte order
+// -------------------------------------------------------------------------------------------------------------
 
 static u64 swap(u64 value, unsigned size)
 {
@@ -260,7 +266,8 @@ static insn_handler *bind_movbe(struct vcpu *v, const struct decoded *d, struct 
     return !i->is_memory ? NULL : i->opcode == 0xf0 ? movbe_load : movbe_store;
 }
 
-// ---- BMI1, BMI2: VEX-encoded; vvvv is a general register -----------------------------------------------------------------------
+// ---- BMI1, BMI2: VEX-encoded; vvvv is a general register
+// -----------------------------------------------------------------------
 
 static u64 gpr_of(struct vcpu *v, unsigned number, unsigned size)
 {
@@ -407,7 +414,8 @@ static const struct insn *sarx(struct vcpu *v, const struct insn *i)
     return shift_x(v, i, 2);
 }
 
-// ---- ADX --------------------------------------------------------------------------------------------------------------------
+// ---- ADX
+// --------------------------------------------------------------------------------------------------------------------
 
 static const struct insn *add_with(struct vcpu *v, const struct insn *i, u64 flag)
 {
@@ -429,30 +437,14 @@ static const struct insn *adox(struct vcpu *v, const struct insn *i)
     return add_with(v, i, FLAG_OF);
 }
 
-// ---- CRC32 (polynomial 11EDC6F41h, reflected) -----------------------------------------------------------------------------------
-
-static const struct insn *crc32(struct vcpu *v, const struct insn *i)
-{
-    u8 bytes[8];
-    unsigned size = i->opcode == 0xf0 ? 1 : i->operand_size;
-    if (i->is_memory) {
-        if (!insn_load(v, i, bytes, size))
-            return NULL;
-    } else {
-        store_le(bytes, size, slot_get(v, i->rm_offset, size));
+#define ROW_ANY(M, FN)                                                                                                 \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .reg = FN, .mem = FN                                                           \
     }
-    u32 crc = (u32)slot_u64(v, i->reg_offset);
-    for (unsigned k = 0; k < size; k++) {
-        crc ^= bytes[k];
-        for (unsigned bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+#define ROW_BIND(M, BIND)                                                                                              \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .bind = BIND                                                                   \
     }
-    slot_set_u32(v, i->reg_offset, crc);
-    return i + 1;
-}
-
-#define ROW_ANY(M, FN)    {.mnemonic = ZYDIS_MNEMONIC_##M, .reg = FN, .mem = FN}
-#define ROW_BIND(M, BIND) {.mnemonic = ZYDIS_MNEMONIC_##M, .bind = BIND}
 #define CONDITION_ROWS(PREFIX, BIND)                                                                                   \
     ROW_BIND(PREFIX##O, BIND), ROW_BIND(PREFIX##NO, BIND), ROW_BIND(PREFIX##B, BIND), ROW_BIND(PREFIX##NB, BIND),      \
         ROW_BIND(PREFIX##Z, BIND), ROW_BIND(PREFIX##NZ, BIND), ROW_BIND(PREFIX##BE, BIND),                             \
@@ -489,6 +481,5 @@ const struct insn_row interpret_rows_bits[] = {
     ROW_ANY(SARX, sarx),
     ROW_ANY(ADCX, adcx),
     ROW_ANY(ADOX, adox),
-    ROW_ANY(CRC32, crc32),
     {0},
 };

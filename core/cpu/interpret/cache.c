@@ -56,7 +56,7 @@ static void drop_page_if_empty(struct interpreter *n, uint64_t page)
     struct interpret_set *set = n->vcpu->set->interpret;
     if (n->pages[page].starting || n->pages[page].tails)
         return;
-    uint16_t left = atomic_fetch_and(&set->owners[page], (uint16_t)~(1u << n->vcpu->index)) & ~(1u << n->vcpu->index);
+    uint16_t left = atomic_fetch_and(&set->owners[page], (uint16_t) ~(1u << n->vcpu->index)) & ~(1u << n->vcpu->index);
     if (!left && n->vcpu->engine == &engine_interpret)
         ram_untrack(n->vcpu->set->host.ram, page << PAGE_SHIFT, TRACK_CODE);
 }
@@ -199,7 +199,10 @@ static struct block *block_make(uint64_t ram_offset, uint32_t key, const struct 
 {
     const struct insn *last = &insns[count - 1];
     struct block *b = g_malloc(sizeof(*b) + (count + 1) * sizeof(struct insn));
-    *b = (struct block){.ram_offset = ram_offset, .key = key, .count = (uint16_t)count, .second_page = second_page,
+    *b = (struct block){.ram_offset = ram_offset,
+                        .key = key,
+                        .count = (uint16_t)count,
+                        .second_page = second_page,
                         .size = (uint16_t)(last->offset + last->length)};
     memcpy(b->insns, insns, count * sizeof(struct insn));
     decode_terminator(&b->insns[count], b->size, count);
@@ -208,8 +211,13 @@ static struct block *block_make(uint64_t ram_offset, uint32_t key, const struct 
 
 static struct insn trap_insn(insn_handler *handler, unsigned offset, unsigned position)
 {
-    return (struct insn){.run = handler, .offset = (uint16_t)offset, .position = (uint16_t)position, .length = 1,
-                         .base = VCPU_OFFSET(zero), .index = VCPU_OFFSET(zero), .code_size = 8};
+    return (struct insn){.run = handler,
+                         .offset = (uint16_t)offset,
+                         .position = (uint16_t)position,
+                         .length = 1,
+                         .base = VCPU_OFFSET(zero),
+                         .index = VCPU_OFFSET(zero),
+                         .code_size = 8};
 }
 
 // Decodes from HOST, at most to the end of the page. 0: the first instruction crosses it.

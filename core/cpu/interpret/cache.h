@@ -2,40 +2,41 @@
 // Inside the interpreter: its state, blocks, the lookup of code.
 //
 // Blocks are keyed by the RAM offset of their first byte and by what changes the meaning of the bytes (mode key). They
-// belong to one vCPU. Pages with blocks carry TRACK_CODE; a write that overlaps a block makes it stale on every vCPU that has it:
-// the writer's own blocks at once (each of its instructions then stops), those of others through their invalidation queue.
+// belong to one vCPU. Pages with blocks carry TRACK_CODE; a write that overlaps a block makes it stale on every vCPU
+// that has it: the writer's own blocks at once (each of its instructions then stops), those of others through their
+// invalidation queue.
 #ifndef CLOCHE_INTERPRET_CACHE_H
 #define CLOCHE_INTERPRET_CACHE_H
 
 #include "core/cpu/interpret/interpret.h"
 
 // Mode key
-#define KEY_CODE_SIZE  3u        // 0: 16-bit, 1: 32-bit, 2: 64-bit
-#define KEY_STACK32    BIT(2)
-#define KEY_FLAT       BIT(3)    // legacy modes: CS, DS, ES, SS have base 0 and limit 4 GiB
-#define KEY_REAL       BIT(4)    // real or virtual-8086 mode
-#define KEY_LONG       BIT(5)    // EFER.LMA
-#define KEY_LIMITED    BIT(6)    // CS has a limit or base that block lookup must check
-#define KEY_SINGLE     BIT(7)    // one instruction per block
-#define KEY_TS         BIT(8)
-#define KEY_EM         BIT(9)
-#define KEY_MP         BIT(10)
-#define KEY_OSFXSR     BIT(11)
-#define KEY_AVX        BIT(12)   // OSXSAVE and XCR0 allow it
-#define KEY_OSXSAVE    BIT(13)
+#define KEY_CODE_SIZE 3u // 0: 16-bit, 1: 32-bit, 2: 64-bit
+#define KEY_STACK32   BIT(2)
+#define KEY_FLAT      BIT(3) // legacy modes: CS, DS, ES, SS have base 0 and limit 4 GiB
+#define KEY_REAL      BIT(4) // real or virtual-8086 mode
+#define KEY_LONG      BIT(5) // EFER.LMA
+#define KEY_LIMITED   BIT(6) // CS has a limit or base that block lookup must check
+#define KEY_SINGLE    BIT(7) // one instruction per block
+#define KEY_TS        BIT(8)
+#define KEY_EM        BIT(9)
+#define KEY_MP        BIT(10)
+#define KEY_OSFXSR    BIT(11)
+#define KEY_AVX       BIT(12) // OSXSAVE and XCR0 allow it
+#define KEY_OSXSAVE   BIT(13)
 
 #define BLOCK_INSNS 64
 #define PAGE_CHAINS 1
 
 struct block {
-    uint64_t ram_offset;    // of the first byte
+    uint64_t ram_offset; // of the first byte
     uint32_t key;
-    uint16_t size;          // bytes
-    uint16_t count;         // instructions, without the terminator
+    uint16_t size;  // bytes
+    uint16_t count; // instructions, without the terminator
     bool stale;
-    uint64_t second_page;   // RAM offset of the second page, or NO_PAGE
+    uint64_t second_page; // RAM offset of the second page, or NO_PAGE
     struct block *next_hash;
-    struct block *next_page;  // of blocks that start in the same page
+    struct block *next_page;   // of blocks that start in the same page
     struct block *next_second; // of blocks whose tail lies in the second page
     struct insn insns[];
 };
@@ -58,34 +59,34 @@ struct invalidation {
     uint64_t ram_offset, length;
 };
 
-#define JUMP_BITS  12
-#define FETCH_BITS 8
-#define HASH_BITS  14
+#define JUMP_BITS      12
+#define FETCH_BITS     8
+#define HASH_BITS      14
 #define ATTENTION_STEP BIT(31) // own thread: stop after every instruction
 
 struct interpreter {
     struct vcpu *vcpu;
     uint32_t key;
-    uint64_t stamp;          // generation << 16 | key, compared by the jump cache
+    uint64_t stamp; // generation << 16 | key, compared by the jump cache
     uint64_t generation;
     enum tlb_kind kind;
-    struct block **hash;     // 1 << HASH_BITS
+    struct block **hash;       // 1 << HASH_BITS
     struct page_blocks *pages; // by RAM page, allocated on attach
     uint64_t page_count;
     struct block *graveyard; // stale blocks, freed between blocks
     uint64_t blocks;
-    struct insn *link_from;  // direct branch that wants to be linked to the block found next
+    struct insn *link_from; // direct branch that wants to be linked to the block found next
     unsigned link_index;
     bool interrupt_waiting, nmi_waiting;
-    bool noncanonical;       // the last #GP came from a non-canonical address
-    int exit;                // 1 + enum engine_exit, or 0
-    unsigned debug_hits;     // DR6 bits of data breakpoints
-    bool keeps_rf;           // the instruction loaded RF itself (IRET)
+    bool noncanonical;                  // the last #GP came from a non-canonical address
+    int exit;                           // 1 + enum engine_exit, or 0
+    unsigned debug_hits;                // DR6 bits of data breakpoints
+    bool keeps_rf;                      // the instruction loaded RF itself (IRET)
     uint64_t large_address, large_mask; // region that large pages were loaded for
-    GMutex queue_lock;       // guards the queue: any thread
-    GArray *queue;           // struct invalidation
+    GMutex queue_lock;                  // guards the queue: any thread
+    GArray *queue;                      // struct invalidation
     _Atomic bool queue_filled;
-    struct block *one;       // scratch block of the fallback
+    struct block *one; // scratch block of the fallback
     ZydisDecoder decoders[6];
     struct jump_entry jump[1 << JUMP_BITS];
     struct fetch_entry fetch[2][1 << FETCH_BITS];
@@ -132,8 +133,8 @@ insn_handler insn_stale, insn_undefined, insn_too_long, insn_no_math, insn_sensi
 // Where flow instructions go on: LINK is the block's link slot (0, 1), or -1 for computed targets.
 const struct insn *flow_slow(struct vcpu *v, const struct insn *i, int link);
 
-static inline __attribute__((always_inline)) const struct insn *flow_to(struct vcpu *v, const struct insn *i, uint64_t rip,
-                                                                        int link)
+static inline __attribute__((always_inline)) const struct insn *flow_to(struct vcpu *v, const struct insn *i,
+                                                                        uint64_t rip, int link)
 {
     v->instructions += i->position + 1u;
     v->rip = rip;

@@ -60,10 +60,10 @@ static const struct {
     {ZYDIS_ISA_SET_XSAVES, FEATURE_XSAVES},
 };
 static const uint8_t baseline[] = {
-    ZYDIS_ISA_SET_I86,           ZYDIS_ISA_SET_I186,    ZYDIS_ISA_SET_I286PROTECTED, ZYDIS_ISA_SET_I286REAL,
-    ZYDIS_ISA_SET_I386,          ZYDIS_ISA_SET_I486,    ZYDIS_ISA_SET_I486REAL,      ZYDIS_ISA_SET_PENTIUMREAL,
-    ZYDIS_ISA_SET_PPRO,          ZYDIS_ISA_SET_FAT_NOP, ZYDIS_ISA_SET_PAUSE,         ZYDIS_ISA_SET_LAHF,
-    ZYDIS_ISA_SET_PREFETCH_NOP,  ZYDIS_ISA_SET_RDPMC,   ZYDIS_ISA_SET_SSE_PREFETCH,  ZYDIS_ISA_SET_AMD,
+    ZYDIS_ISA_SET_I86,          ZYDIS_ISA_SET_I186,    ZYDIS_ISA_SET_I286PROTECTED, ZYDIS_ISA_SET_I286REAL,
+    ZYDIS_ISA_SET_I386,         ZYDIS_ISA_SET_I486,    ZYDIS_ISA_SET_I486REAL,      ZYDIS_ISA_SET_PENTIUMREAL,
+    ZYDIS_ISA_SET_PPRO,         ZYDIS_ISA_SET_FAT_NOP, ZYDIS_ISA_SET_PAUSE,         ZYDIS_ISA_SET_LAHF,
+    ZYDIS_ISA_SET_PREFETCH_NOP, ZYDIS_ISA_SET_RDPMC,   ZYDIS_ISA_SET_SSE_PREFETCH,  ZYDIS_ISA_SET_AMD,
     ZYDIS_ISA_SET_PREFETCHWT1,
 };
 
@@ -100,12 +100,25 @@ static bool mnemonic_exists(const struct vcpu *v, ZydisMnemonic mnemonic)
     }
 }
 
-// ---- Gates: facilities that system software must switch on ------------------------------------------------------------
+// ---- Gates: facilities that system software must switch on
+// ------------------------------------------------------------
 
-static insn_handler *gate_closed(uint32_t key, const struct insn_row *row)
+static bool uses_mmx(const struct decoded *d)
+{
+    for (unsigned n = 0; n < d->zydis.operand_count; n++)
+        if (d->operands[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(d->operands[n].reg.value) == ZYDIS_REGCLASS_MMX)
+            return true;
+    return false;
+}
+
+static insn_handler *gate_closed(uint32_t key, const struct decoded *d, const struct insn_row *row)
 {
     bool ts = key & KEY_TS, em = key & KEY_EM;
-    switch (row->gate) {
+    unsigned gate = row->gate;
+    if (gate == GATE_VECTOR)
+        gate = uses_mmx(d) ? GATE_MMX : GATE_SSE;
+    switch (gate) {
     case GATE_X87:
         return ts || em ? insn_no_math : NULL;
     case GATE_WAIT:
@@ -214,9 +227,8 @@ static void fill_operands(uint32_t key, const struct decoded *d, struct insn *i)
             if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM || o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64) {
                 i->is_memory = true;
                 fill_memory(key, o, i);
-            } else if (!i->is_memory && o->mem.type == ZYDIS_MEMOP_TYPE_MEM &&
-                       o->mem.segment != ZYDIS_REGISTER_NONE && o->mem.segment != ZYDIS_REGISTER_ES &&
-                       o->mem.segment != ZYDIS_REGISTER_SS) {
+            } else if (!i->is_memory && o->mem.type == ZYDIS_MEMOP_TYPE_MEM && o->mem.segment != ZYDIS_REGISTER_NONE &&
+                       o->mem.segment != ZYDIS_REGISTER_ES && o->mem.segment != ZYDIS_REGISTER_SS) {
                 i->segment = segment_numbers[o->mem.segment - ZYDIS_REGISTER_ES]; // string sources, XLAT, MASKMOV
             }
             break;
@@ -277,9 +289,12 @@ void decode_init(struct interpreter *n)
         ZydisMachineMode mode;
         ZydisStackWidth width;
     } modes[] = {
-        {ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16},   {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
-        {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32}, {ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16},
-        {ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32}, {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64},
+        {ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16},
+        {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
+        {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
+        {ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16},
+        {ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32},
+        {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64},
     };
     const struct cpu_model *m = n->vcpu->set->model;
     for (unsigned i = 0; i < G_N_ELEMENTS(modes); i++) {
@@ -309,13 +324,13 @@ static insn_handler *choose_handler(struct vcpu *v, uint32_t key, const struct d
     const struct insn_row *row = i->row;
     if (!row || !isa_exists(v, d->zydis.meta.isa_set) || !mnemonic_exists(v, d->zydis.mnemonic))
         return insn_undefined;
-    insn_handler *closed = gate_closed(key, row);
+    insn_handler *closed = gate_closed(key, d, row);
     if (closed)
         return closed;
     insn_handler *handler = row->bind ? row->bind(v, d, i) : i->is_memory ? row->mem : row->reg;
     if (!handler)
         return insn_undefined;
-    if (row->class == CLASS_SENSITIVE) {
+    if (row->class == CLASS_SENSITIVE && handler != insn_undefined) {
         i->sensitive = handler;
         return insn_sensitive;
     }
@@ -330,8 +345,8 @@ enum decode_status decode_insn(struct vcpu *v, uint32_t key, const uint8_t *byte
     i->offset = (uint16_t)offset;
     i->position = (uint16_t)position;
     available = MIN(available, 15);
-    ZyanStatus status = ZydisDecoderDecodeFull(decoder_for(v->interpreter, key), bytes, available, &d.zydis, d.operands,
-                                               ZYDIS_MAX_OPERAND_COUNT, 0);
+    ZyanStatus status =
+        ZydisDecoderDecodeFull(decoder_for(v->interpreter, key), bytes, available, &d.zydis, d.operands);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return available < 15 ? DECODE_MORE : DECODE_TOO_LONG;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
@@ -359,5 +374,5 @@ void decode_terminator(struct insn *i, unsigned offset, unsigned position)
 bool insn_ends_block(const struct insn *i)
 {
     return !i->row || i->row->class == CLASS_FLOW || i->row->class == CLASS_SENSITIVE || i->run == insn_undefined ||
-           i->run == insn_no_math;
+           i->run == insn_no_math || i->run == insn_sensitive;
 }

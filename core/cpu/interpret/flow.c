@@ -8,7 +8,8 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-// ---- Targets --------------------------------------------------------------------------------------------------------------
+// ---- Targets
+// --------------------------------------------------------------------------------------------------------------
 
 // Cuts a target to the operand size and checks it against the code segment. False: #GP(0) was recorded.
 static inline bool check_target(struct vcpu *v, const struct insn *i, u64 *target)
@@ -35,7 +36,8 @@ static inline __attribute__((always_inline)) const struct insn *branch(struct vc
 }
 
 // 64-bit code with a link: no checks are needed, the target was checked when the link was made.
-static inline __attribute__((always_inline)) const struct insn *branch64(struct vcpu *v, const struct insn *i, bool taken)
+static inline __attribute__((always_inline)) const struct insn *branch64(struct vcpu *v, const struct insn *i,
+                                                                         bool taken)
 {
     struct block *next = i->link[!taken];
     if (G_UNLIKELY(!next))
@@ -45,8 +47,7 @@ static inline __attribute__((always_inline)) const struct insn *branch64(struct 
     return G_UNLIKELY(atomic_load_explicit(&v->attention, memory_order_relaxed)) ? NULL : next->insns;
 }
 
-#define CONDITIONS(M)                                                                                                  \
-    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
+#define CONDITIONS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
 #define DEFINE_JCC(C)                                                                                                  \
     static const struct insn *jcc##C(struct vcpu *v, const struct insn *i)                                             \
     {                                                                                                                  \
@@ -84,7 +85,8 @@ static insn_handler *bind_jcc(struct vcpu *v, const struct decoded *d, struct in
     return table[i->code_size == 8][i->opcode & 15];
 }
 
-// ---- LOOP, JCXZ ------------------------------------------------------------------------------------------------------------
+// ---- LOOP, JCXZ
+// ------------------------------------------------------------------------------------------------------------
 
 static const struct insn *jcxz(struct vcpu *v, const struct insn *i)
 {
@@ -115,7 +117,8 @@ static insn_handler *bind_loop(struct vcpu *v, const struct decoded *d, struct i
     return loop;
 }
 
-// ---- The stack --------------------------------------------------------------------------------------------------------------
+// ---- The stack
+// --------------------------------------------------------------------------------------------------------------
 
 static const u64 stack_masks[] = {[2] = 0xffff, [4] = 0xffffffff, [8] = ~0ull};
 
@@ -202,7 +205,7 @@ static const struct insn *pop_m(struct vcpu *v, const struct insn *i)
     return NULL;
 }
 
-insn_handler *bind_push_segment(struct vcpu *v, const struct decoded *d, struct insn *i); // system.c
+insn_handler *bind_push_segment(struct vcpu *v, const struct decoded *d, struct insn *i); // transfer.c
 insn_handler *bind_pop_segment(struct vcpu *v, const struct decoded *d, struct insn *i);
 
 static bool is_segment_register(const ZydisDecodedOperand *o)
@@ -223,6 +226,8 @@ static insn_handler *bind_pop(struct vcpu *v, const struct decoded *d, struct in
 {
     if (i->is_memory)
         return pop_m;
+    if (is_segment_register(&d->operands[0]))
+        return bind_pop_segment(v, d, i);
     return i->operand_size == 8 ? pop64_r : pop_r;
 }
 
@@ -291,7 +296,8 @@ static const struct insn *leave(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-// ---- CALL, JMP, RET --------------------------------------------------------------------------------------------------------
+// ---- CALL, JMP, RET
+// --------------------------------------------------------------------------------------------------------
 
 static const struct insn *call_relative64(struct vcpu *v, const struct insn *i)
 {
@@ -352,14 +358,21 @@ static const struct insn *ret_near(struct vcpu *v, const struct insn *i)
     return flow_to(v, i, target, -1);
 }
 
-insn_handler insn_far_direct, insn_far_indirect; // system.c
+insn_handler insn_far_direct, insn_far_indirect, insn_far_return; // transfer.c
 
 static bool is_far(const struct decoded *d)
 {
     return d->zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 }
+static insn_handler *bind_far(const struct decoded *d, struct insn *i)
+{
+    return insn_make_sensitive(i,
+                               d->operands[0].type == ZYDIS_OPERAND_TYPE_POINTER ? insn_far_direct : insn_far_indirect);
+}
 static insn_handler *bind_call(struct vcpu *v, const struct decoded *d, struct insn *i)
 {
+    if (is_far(d))
+        return bind_far(d, i);
     if (d->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         make_direct(i);
         return i->code_size == 8 ? call_relative64 : call_relative;
@@ -368,6 +381,8 @@ static insn_handler *bind_call(struct vcpu *v, const struct decoded *d, struct i
 }
 static insn_handler *bind_jmp(struct vcpu *v, const struct decoded *d, struct insn *i)
 {
+    if (is_far(d))
+        return bind_far(d, i);
     if (d->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         make_direct(i);
         return i->code_size == 8 ? jmp_relative64 : jmp_relative;
@@ -376,16 +391,19 @@ static insn_handler *bind_jmp(struct vcpu *v, const struct decoded *d, struct in
 }
 static insn_handler *bind_ret(struct vcpu *v, const struct decoded *d, struct insn *i)
 {
+    if (is_far(d))
+        return insn_make_sensitive(i, insn_far_return);
     return i->code_size == 8 && i->operand_size == 8 ? ret64 : ret_near;
 }
 
-bool insn_is_far(const struct decoded *d)
-{
-    return is_far(d);
-}
-
-#define FLOW(M, BIND) {.mnemonic = ZYDIS_MNEMONIC_##M, .class = CLASS_FLOW, .bind = BIND}
-#define STACK(M, FN)  {.mnemonic = ZYDIS_MNEMONIC_##M, .class = CLASS_MEMORY, .reg = FN, .mem = FN}
+#define FLOW(M, BIND)                                                                                                  \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .class = CLASS_FLOW, .bind = BIND                                              \
+    }
+#define STACK(M, FN)                                                                                                   \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .class = CLASS_MEMORY, .reg = FN, .mem = FN                                    \
+    }
 
 const struct insn_row interpret_rows_flow[] = {
     FLOW(JO, bind_jcc),

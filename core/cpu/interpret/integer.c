@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Moves, arithmetic and logic on general registers and memory (SDM vol. 2).
 //
-// Handlers are made per operand size and form: rr, ri (register, immediate), rm (register from memory), mr, mi (memory).
-// In rr forms rm_offset is the destination and reg_offset the source, whichever way the opcode has them.
+// Handlers are made per operand size and form: rr, ri (register, immediate), rm (register from memory), mr, mi
+// (memory). In rr forms rm_offset is the destination and reg_offset the source, whichever way the opcode has them.
 #include "core/cpu/interpret/flags.h"
 #include "core/cpu/interpret/interpret.h"
 
@@ -21,7 +21,8 @@ static unsigned size_index(unsigned size)
     return (unsigned)__builtin_ctz(size);
 }
 
-// ---- Two-operand arithmetic: OP(v, a, b) gives the result and sets the flags ---------------------------------------------
+// ---- Two-operand arithmetic: OP(v, a, b) gives the result and sets the flags
+// ---------------------------------------------
 
 #define DEFINE_OPS(N, unused)                                                                                          \
     static inline u##N op_add##N(struct vcpu *v, u##N a, u##N b)                                                       \
@@ -50,7 +51,7 @@ static unsigned size_index(unsigned size)
     }                                                                                                                  \
     static inline u##N op_and##N(struct vcpu *v, u##N a, u##N b)                                                       \
     {                                                                                                                  \
-        flags_logic(v, a & b, N);                                                                                      \
+        flags_logic(v, a &b, N);                                                                                       \
         return a & b;                                                                                                  \
     }                                                                                                                  \
     static inline u##N op_or##N(struct vcpu *v, u##N a, u##N b)                                                        \
@@ -200,8 +201,14 @@ SIZES(DEFINE_COMPARE, test, and)
 SIZES(DEFINE_MOV, 0)
 
 enum form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORMS };
-#define FORM_ROW(NAME, N) {NAME##N##_rr, NAME##N##_ri, NAME##N##_rm, NAME##N##_mr, NAME##N##_mi}
-#define SIZE_ROWS(NAME)   {FORM_ROW(NAME, 8), FORM_ROW(NAME, 16), FORM_ROW(NAME, 32), FORM_ROW(NAME, 64)}
+#define FORM_ROW(NAME, N)                                                                                              \
+    {                                                                                                                  \
+        NAME##N##_rr, NAME##N##_ri, NAME##N##_rm, NAME##N##_mr, NAME##N##_mi                                           \
+    }
+#define SIZE_ROWS(NAME)                                                                                                \
+    {                                                                                                                  \
+        FORM_ROW(NAME, 8), FORM_ROW(NAME, 16), FORM_ROW(NAME, 32), FORM_ROW(NAME, 64)                                  \
+    }
 
 // The form of a two-operand instruction; for rr it puts the destination into rm_offset.
 static enum form two_operand_form(const struct decoded *d, struct insn *i)
@@ -278,7 +285,7 @@ static insn_handler *bind_mov(struct vcpu *v, const struct decoded *d, struct in
     }                                                                                                                  \
     static inline u##N op_not##N(struct vcpu *v, u##N a, u##N b)                                                       \
     {                                                                                                                  \
-        return (u##N)~a;                                                                                               \
+        return (u##N) ~a;                                                                                              \
     }
 SIZES(DEFINE_UNARY_OPS, 0)
 
@@ -295,7 +302,7 @@ SIZES(DEFINE_UNARY_OPS, 0)
 SIZES(DEFINE_UNARY, inc)
 SIZES(DEFINE_UNARY, dec)
 SIZES(DEFINE_UNARY, neg)
-SIZES(DEFINE_UNARY, not)
+SIZES(DEFINE_UNARY, not )
 
 #define BIND_ONE(NAME)                                                                                                 \
     static insn_handler *bind_##NAME(struct vcpu *v, const struct decoded *d, struct insn *i)                          \
@@ -307,9 +314,10 @@ SIZES(DEFINE_UNARY, not)
 BIND_ONE(inc)
 BIND_ONE(dec)
 BIND_ONE(neg)
-BIND_ONE(not)
+BIND_ONE(not )
 
-// ---- Extending moves, LEA -----------------------------------------------------------------------------------------------
+// ---- Extending moves, LEA
+// -----------------------------------------------------------------------------------------------
 
 #define DEFINE_EXTEND(NAME, TO, FROM, TYPE)                                                                            \
     static const struct insn *NAME##_r(struct vcpu *v, const struct insn *i)                                           \
@@ -534,7 +542,8 @@ static const struct insn *cmpxchg16b(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-// ---- Flags as such ----------------------------------------------------------------------------------------------------
+// ---- Flags as such
+// ----------------------------------------------------------------------------------------------------
 
 static const struct insn *change_flags(struct vcpu *v, const struct insn *i, u64 set, u64 clear)
 {
@@ -579,7 +588,8 @@ static const struct insn *salc(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-// ---- Sign extension of the accumulator -----------------------------------------------------------------------------------
+// ---- Sign extension of the accumulator
+// -----------------------------------------------------------------------------------
 
 static const struct insn *cbw(struct vcpu *v, const struct insn *i)
 {
@@ -612,8 +622,14 @@ static const struct insn *cqo(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-#define ROW_BIND(M, BIND) {.mnemonic = ZYDIS_MNEMONIC_##M, .bind = BIND}
-#define ROW_REG(M, FN)    {.mnemonic = ZYDIS_MNEMONIC_##M, .reg = FN}
+#define ROW_BIND(M, BIND)                                                                                              \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .bind = BIND                                                                   \
+    }
+#define ROW_REG(M, FN)                                                                                                 \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .reg = FN                                                                      \
+    }
 
 const struct insn_row interpret_rows_integer[] = {
     ROW_BIND(ADD, bind_add),

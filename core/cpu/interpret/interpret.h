@@ -60,7 +60,7 @@ struct insn {
     uint8_t vector_length; // bytes: 16 or 32 (VEX.L)
     uint8_t rep;           // 0, 0xf3, 0xf2 as an effective repeat prefix
     bool lock;
-    bool direct;         // a branch that uses `link`
+    bool direct;      // a branch that uses `link`
     uint8_t vex_w;    // VEX.W or REX.W
     bool vex;         // VEX-encoded: upper halves are zeroed, memory operands need no alignment
     uint8_t opcode;   // last opcode byte
@@ -185,8 +185,8 @@ static inline __attribute__((always_inline)) bool linear_store(struct vcpu *v, u
 }
 
 // Read-modify-write of SIZE bytes (1 to 16) at LINEAR: a pointer on which the operation is done (atomically, if the
-// instruction is locked), then rmw_end(). NULL: a fault was recorded. LINEAR within a cache line: the pointer is the memory itself;
-// otherwise a copy, with every other processor held if LOCKED.
+// instruction is locked), then rmw_end(). NULL: a fault was recorded. LINEAR within a cache line: the pointer is the
+// memory itself; otherwise a copy, with every other processor held if LOCKED.
 enum rmw_kind { RMW_DIRECT, RMW_TRACKED, RMW_BOUNCED };
 struct rmw {
     enum rmw_kind kind;
@@ -271,7 +271,8 @@ enum insn_class {
     CLASS_SENSITIVE, // sees and may change any state: flags and RIP are exact around it, and the block ends after it
 };
 // What must be switched on in CR0, CR4 and XCR0, checked when the block is decoded: #UD or #NM in place of the handler.
-// GATE_VECTOR: as GATE_MMX when an operand is an MMX register, else as GATE_SSE. Pending x87 exceptions are the handlers'.
+// GATE_VECTOR: as GATE_MMX when an operand is an MMX register, else as GATE_SSE. Pending x87 exceptions are the
+// handlers'.
 enum insn_gate { GATE_NONE, GATE_X87, GATE_WAIT, GATE_MMX, GATE_SSE, GATE_AVX, GATE_XSAVE, GATE_VECTOR };
 
 // What the decoder knows, for insn_bind.
@@ -297,9 +298,12 @@ struct insn_row {
 };
 // Slices end with a row of mnemonic 0 (ZYDIS_MNEMONIC_INVALID). The master list is in table.c.
 extern const struct insn_row interpret_rows_integer[];
+extern const struct insn_row interpret_rows_shift[];
 extern const struct insn_row interpret_rows_bits[];
 extern const struct insn_row interpret_rows_string[];
 extern const struct insn_row interpret_rows_flow[];
+extern const struct insn_row interpret_rows_transfer[]; // segments, far transfers, interrupts, flags as a whole
+extern const struct insn_row interpret_rows_io[];
 extern const struct insn_row interpret_rows_system[];
 extern const struct insn_row interpret_rows_x87[];
 extern const struct insn_row interpret_rows_x87_function[]; // roots, remainders, transcendentals
@@ -315,6 +319,11 @@ extern const struct insn_row interpret_rows_fma[];
 extern const struct insn_row interpret_rows_avx[];    // masked moves, gathers
 extern const struct insn_row interpret_rows_crypto[]; // AES, PCLMULQDQ, CRC32
 extern const struct insn_row *const interpret_slices[];
+// Makes I sensitive though its row is not (some forms of MOV, PUSH, JMP): for insn_bind functions, `return` its value.
+insn_handler *insn_make_sensitive(struct insn *i, insn_handler *handler);
+// A general stack push and pop in the present stack size, for handlers. False: a fault was recorded.
+bool interpret_push(struct vcpu *v, const struct insn *i, uint64_t value, unsigned size);
+bool interpret_pop(struct vcpu *v, const struct insn *i, uint64_t *value, unsigned size);
 // The row for D, or NULL.
 const struct insn_row *interpret_row(const struct decoded *d);
 

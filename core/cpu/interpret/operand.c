@@ -37,8 +37,8 @@ void slot_set(struct vcpu *v, unsigned offset, unsigned size, uint64_t value)
 }
 
 // Limits and types of a segment outside 64-bit mode (SDM vol. 3, 6.3 and 6.5).
-static bool segment_check(struct vcpu *v, enum segment_register segment, uint64_t offset, unsigned size, unsigned access,
-                          uint64_t *linear)
+static bool segment_check(struct vcpu *v, enum segment_register segment, uint64_t offset, unsigned size,
+                          unsigned access, uint64_t *linear)
 {
     const struct segment *s = &v->seg[segment];
     unsigned vector = segment == SS ? EXCEPTION_SS : EXCEPTION_GP;

@@ -6,7 +6,8 @@
 
 #define BLOCKS_MAX 200000 // then the cache is emptied
 
-// ---- Mode -------------------------------------------------------------------------------------------------------------
+// ---- Mode
+// -------------------------------------------------------------------------------------------------------------
 
 static bool flat_segment(const struct segment *s)
 {
@@ -63,7 +64,8 @@ static void update_mode(struct vcpu *v, bool stepping)
     tlb_select(n);
 }
 
-// ---- Handlers of the dispatch itself ----------------------------------------------------------------------------------
+// ---- Handlers of the dispatch itself
+// ----------------------------------------------------------------------------------
 
 const struct insn *insn_fault(struct vcpu *v, unsigned vector, int64_t error_code)
 {
@@ -94,6 +96,12 @@ const struct insn *insn_stale(struct vcpu *v, const struct insn *i)
     return NULL;
 }
 
+insn_handler *insn_make_sensitive(struct insn *i, insn_handler *handler)
+{
+    i->sensitive = handler;
+    return insn_sensitive;
+}
+
 const struct insn *insn_sensitive(struct vcpu *v, const struct insn *i)
 {
     v->instructions += i->position + 1u;
@@ -122,7 +130,8 @@ const struct insn *flow_slow(struct vcpu *v, const struct insn *i, int link)
     return NULL;
 }
 
-// ---- Attention --------------------------------------------------------------------------------------------------------
+// ---- Attention
+// --------------------------------------------------------------------------------------------------------
 
 static void deliver_event(struct vcpu *v, enum event_type type, unsigned vector)
 {
@@ -201,7 +210,8 @@ static void keep_waiting(struct vcpu *v) // on leaving run()
         atomic_fetch_or(&v->attention, bits);
 }
 
-// ---- Single steps and breakpoints (SDM vol. 3, 18.3) --------------------------------------------------------------------
+// ---- Single steps and breakpoints (SDM vol. 3, 18.3)
+// --------------------------------------------------------------------
 
 static bool must_step(const struct vcpu *v)
 {
@@ -235,7 +245,8 @@ static void deliver_debug_trap(struct vcpu *v, unsigned bits)
     flags_in(v);
 }
 
-// ---- The loop -----------------------------------------------------------------------------------------------------------
+// ---- The loop
+// -----------------------------------------------------------------------------------------------------------
 
 static void deliver_fault(struct vcpu *v, const struct insn *i)
 {
@@ -261,15 +272,16 @@ static void run_block(struct vcpu *v, const struct block *b)
         deliver_fault(v, i);
 }
 
-// A direct branch within one page goes straight to its target from now on. The distance is compared too: the page may be
-// mapped twice.
+// A direct branch within one page goes straight to its target from now on. The distance is compared too: the page may
+// be mapped twice.
 static void link_block(struct interpreter *n, struct block *b)
 {
     struct insn *i = n->link_from;
     struct block *from = block_of(i);
     n->link_from = NULL;
     if (b->ram_offset == NO_PAGE || from->ram_offset == NO_PAGE || b->second_page != NO_PAGE ||
-        from->second_page != NO_PAGE || (n->key & (KEY_LIMITED | KEY_SINGLE)) || from->key != n->key || b->key != n->key)
+        from->second_page != NO_PAGE || (n->key & (KEY_LIMITED | KEY_SINGLE)) || from->key != n->key ||
+        b->key != n->key)
         return;
     int64_t distance = i->offset + i->length + (n->link_index == 0 ? i->disp : 0);
     if ((b->ram_offset ^ from->ram_offset) >> PAGE_SHIFT == 0 && b->ram_offset - from->ram_offset == (uint64_t)distance)

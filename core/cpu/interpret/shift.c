@@ -18,7 +18,7 @@ static unsigned count_mask(unsigned bits)
     return bits == 64 ? 63 : 31;
 }
 
-static u64 truncate(u64 value, unsigned bits)
+static u64 cut_to(u64 value, unsigned bits)
 {
     return value & (~0ull >> (64 - bits));
 }
@@ -35,11 +35,12 @@ static void shift_flags(struct vcpu *v, u64 result, unsigned bits, bool cf, bool
     flags_set_cf_of(v, cf, of);
 }
 
-// ---- The operations: value, masked count (not 0), operand bits ------------------------------------------------------------
+// ---- The operations: value, masked count (not 0), operand bits
+// ------------------------------------------------------------
 
 static u64 op_shl(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 {
-    u64 r = n < bits ? truncate(a << n, bits) : 0;
+    u64 r = n < bits ? cut_to(a << n, bits) : 0;
     bool cf = n <= bits && (a >> (bits - n) & 1);
     shift_flags(v, r, bits, cf, top_bit(r, bits) != cf);
     return r;
@@ -56,7 +57,7 @@ static u64 op_shr(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 static u64 op_sar(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 {
     s64 wide = (s64)(a << (64 - bits)) >> (64 - bits);
-    u64 r = truncate((u64)(wide >> MIN(n, 63)), bits);
+    u64 r = cut_to((u64)(wide >> MIN(n, 63)), bits);
     bool cf = wide >> MIN(n - 1, 63) & 1;
     shift_flags(v, r, bits, cf, false);
     return r;
@@ -65,7 +66,7 @@ static u64 op_sar(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 static u64 op_rol(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 {
     n &= bits - 1;
-    u64 r = n ? truncate(a << n | a >> (bits - n), bits) : a;
+    u64 r = n ? cut_to(a << n | a >> (bits - n), bits) : a;
     flags_set_cf_of(v, r & 1, top_bit(r, bits) != (r & 1));
     return r;
 }
@@ -73,7 +74,7 @@ static u64 op_rol(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 static u64 op_ror(struct vcpu *v, u64 a, unsigned n, unsigned bits)
 {
     n &= bits - 1;
-    u64 r = n ? truncate(a >> n | a << (bits - n), bits) : a;
+    u64 r = n ? cut_to(a >> n | a << (bits - n), bits) : a;
     flags_set_cf_of(v, top_bit(r, bits), top_bit(r, bits) != (r >> (bits - 2) & 1));
     return r;
 }
@@ -84,7 +85,7 @@ static u64 op_rcl(struct vcpu *v, u64 a, unsigned n, unsigned bits)
     bool cf = flag_cf(v);
     for (unsigned k = 0; k < n; k++) {
         bool out = top_bit(a, bits);
-        a = truncate(a << 1, bits) | cf;
+        a = cut_to(a << 1, bits) | cf;
         cf = out;
     }
     flags_set_cf_of(v, cf, top_bit(a, bits) != cf);
@@ -104,7 +105,8 @@ static u64 op_rcr(struct vcpu *v, u64 a, unsigned n, unsigned bits)
     return a;
 }
 
-// ---- Handlers: count from an immediate, CL, or 1 ---------------------------------------------------------------------------
+// ---- Handlers: count from an immediate, CL, or 1
+// ---------------------------------------------------------------------------
 
 #define DEFINE_SHIFT(N, NAME, WHERE, COUNT)                                                                            \
     static const struct insn *NAME##N##_r##WHERE(struct vcpu *v, const struct insn *i)                                 \
@@ -158,7 +160,8 @@ DEFINE_SHIFTS(ror)
 DEFINE_SHIFTS(rcl)
 DEFINE_SHIFTS(rcr)
 
-// ---- SHLD, SHRD -------------------------------------------------------------------------------------------------------
+// ---- SHLD, SHRD
+// -------------------------------------------------------------------------------------------------------
 
 // 16-bit counts above 16 are undefined; this is what the usual 48-bit shifter gives.
 static u64 op_shld(struct vcpu *v, u64 a, u64 b, unsigned n, unsigned bits)
@@ -167,10 +170,10 @@ static u64 op_shld(struct vcpu *v, u64 a, u64 b, unsigned n, unsigned bits)
     bool cf;
     if (bits == 16) {
         u64 wide = a << 32 | b << 16 | a;
-        r = truncate(wide << n >> 32, 16);
+        r = cut_to(wide << n >> 32, 16);
         cf = wide >> (48 - n) & 1;
     } else {
-        r = truncate(a << n | b >> (bits - n), bits);
+        r = cut_to(a << n | b >> (bits - n), bits);
         cf = a >> (bits - n) & 1;
     }
     shift_flags(v, r, bits, cf, top_bit(r ^ a, bits));
@@ -183,10 +186,10 @@ static u64 op_shrd(struct vcpu *v, u64 a, u64 b, unsigned n, unsigned bits)
     bool cf;
     if (bits == 16) {
         u64 wide = a << 32 | b << 16 | a;
-        r = truncate(wide >> n, 16);
+        r = cut_to(wide >> n, 16);
         cf = wide >> (n - 1) & 1;
     } else {
-        r = truncate(a >> n | b << (bits - n), bits);
+        r = cut_to(a >> n | b << (bits - n), bits);
         cf = a >> (n - 1) & 1;
     }
     shift_flags(v, r, bits, cf, top_bit(r ^ a, bits));
@@ -224,7 +227,8 @@ static const struct insn *shrd(struct vcpu *v, const struct insn *i)
     return double_shift(v, i, op_shrd);
 }
 
-// ---- Multiplication -----------------------------------------------------------------------------------------------------
+// ---- Multiplication
+// -----------------------------------------------------------------------------------------------------
 
 // One source operand of any size, register or memory.
 static bool source(struct vcpu *v, const struct insn *i, u64 *value)
@@ -265,7 +269,7 @@ static const struct insn *mul(struct vcpu *v, const struct insn *i)
     if (!source(v, i, &b))
         return NULL;
     u128 product = (u128)slot_get(v, 0, size) * b;
-    u64 low = truncate((u64)product, bits), high = truncate((u64)(product >> bits), bits);
+    u64 low = cut_to((u64)product, bits), high = cut_to((u64)(product >> bits), bits);
     store_product(v, size, low, high);
     multiply_flags(v, low, bits, high != 0);
     return i + 1;
@@ -283,7 +287,7 @@ static const struct insn *imul(struct vcpu *v, const struct insn *i)
     if (!source(v, i, &b))
         return NULL;
     __int128 product = (__int128)sign_extend(slot_get(v, 0, size), bits) * sign_extend(b, bits);
-    u64 low = truncate((u64)product, bits), high = truncate((u64)(product >> bits), bits);
+    u64 low = cut_to((u64)product, bits), high = cut_to((u64)(product >> bits), bits);
     store_product(v, size, low, high);
     multiply_flags(v, low, bits, product != sign_extend(low, bits));
     return i + 1;
@@ -293,7 +297,7 @@ static const struct insn *imul_into(struct vcpu *v, const struct insn *i, u64 a,
 {
     unsigned size = i->operand_size, bits = size * 8;
     __int128 product = (__int128)sign_extend(a, bits) * sign_extend(b, bits);
-    u64 low = truncate((u64)product, bits);
+    u64 low = cut_to((u64)product, bits);
     slot_set(v, i->reg_offset, size, low);
     multiply_flags(v, low, bits, product != sign_extend(low, bits));
     return i + 1;
@@ -313,7 +317,8 @@ static insn_handler *bind_imul(struct vcpu *v, const struct decoded *d, struct i
     return i->opcode == 0xaf ? imul2 : i->opcode == 0x69 || i->opcode == 0x6b ? imul3 : imul;
 }
 
-// ---- Division -------------------------------------------------------------------------------------------------------------
+// ---- Division
+// -------------------------------------------------------------------------------------------------------------
 
 static const struct insn *divide_error(struct vcpu *v)
 {
@@ -367,7 +372,8 @@ static const struct insn *idiv(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-// ---- Decimal adjustment (SDM vol. 2A); 16- and 32-bit modes only -------------------------------------------------------------
+// ---- Decimal adjustment (SDM vol. 2A); 16- and 32-bit modes only
+// -------------------------------------------------------------
 
 static void set_al(struct vcpu *v, u8 value)
 {
@@ -446,8 +452,14 @@ static const struct insn *aad(struct vcpu *v, const struct insn *i)
     return i + 1;
 }
 
-#define ROW_BIND(M, BIND) {.mnemonic = ZYDIS_MNEMONIC_##M, .bind = BIND}
-#define ROW_ANY(M, FN)    {.mnemonic = ZYDIS_MNEMONIC_##M, .reg = FN, .mem = FN}
+#define ROW_BIND(M, BIND)                                                                                              \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .bind = BIND                                                                   \
+    }
+#define ROW_ANY(M, FN)                                                                                                 \
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .reg = FN, .mem = FN                                                           \
+    }
 
 const struct insn_row interpret_rows_shift[] = {
     ROW_BIND(SHL, bind_shl), ROW_BIND(SHR, bind_shr), ROW_BIND(SAR, bind_sar),   ROW_BIND(ROL, bind_rol),

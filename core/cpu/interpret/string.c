@@ -76,11 +76,10 @@ static uint64_t bulk(struct vcpu *v, const struct insn *i, uint64_t count, bool 
         (i->code_size != 8 && move && string_register(v, i, RSI) + n * size > 0xffffffff))
         return 0;
     uint64_t last;
-    if (i->code_size != 8 && (!segment_linear(v, i, ES, string_register(v, i, RDI) + (n - 1) * size, size, ACCESS_WRITE,
-                                              &last) ||
-                              (move && !segment_linear(v, i, (enum segment_register)i->segment,
-                                                       string_register(v, i, RSI) + (n - 1) * size, size, ACCESS_READ,
-                                                       &last)))) {
+    if (i->code_size != 8 &&
+        (!segment_linear(v, i, ES, string_register(v, i, RDI) + (n - 1) * size, size, ACCESS_WRITE, &last) ||
+         (move && !segment_linear(v, i, (enum segment_register)i->segment, string_register(v, i, RSI) + (n - 1) * size,
+                                  size, ACCESS_READ, &last)))) {
         v->event_pending = false;
         return 0;
     }
@@ -163,7 +162,8 @@ static const struct insn *lods(struct vcpu *v, const struct insn *i)
     return repeat(v, i, load_one, true, false);
 }
 
-// ---- CMPS, SCAS: a REPE or REPNE condition on ZF ------------------------------------------------------------------------
+// ---- CMPS, SCAS: a REPE or REPNE condition on ZF
+// ------------------------------------------------------------------------
 
 static void compare_flags(struct vcpu *v, uint64_t a, uint64_t b, unsigned size)
 {
@@ -224,12 +224,21 @@ static const struct insn *xlat(struct vcpu *v, const struct insn *i)
 
 // MOVSD and CMPSD are also SSE instructions: the string forms are in the default opcode map.
 #define ROW(M, FN)                                                                                                     \
-    {.mnemonic = ZYDIS_MNEMONIC_##M, .class = CLASS_MEMORY, .reg = FN, .mem = FN,                                      \
-     .opcode_map = 1 + ZYDIS_OPCODE_MAP_DEFAULT}
+    {                                                                                                                  \
+        .mnemonic = ZYDIS_MNEMONIC_##M, .class = CLASS_MEMORY, .reg = FN, .mem = FN,                                   \
+        .opcode_map = 1 + ZYDIS_OPCODE_MAP_DEFAULT                                                                     \
+    }
 
 const struct insn_row interpret_rows_string[] = {
-    ROW(MOVSB, movs), ROW(MOVSW, movs), ROW(MOVSD, movs), ROW(MOVSQ, movs), ROW(STOSB, stos), ROW(STOSW, stos),
-    ROW(STOSD, stos), ROW(STOSQ, stos), ROW(LODSB, lods), ROW(LODSW, lods), ROW(LODSD, lods), ROW(LODSQ, lods),
-    ROW(CMPSB, cmps), ROW(CMPSW, cmps), ROW(CMPSD, cmps), ROW(CMPSQ, cmps), ROW(SCASB, scas), ROW(SCASW, scas),
-    ROW(SCASD, scas), ROW(SCASQ, scas), ROW(XLAT, xlat),  {0},
+    ROW(MOVSB, movs), ROW(MOVSW, movs),
+    ROW(MOVSD, movs), ROW(MOVSQ, movs),
+    ROW(STOSB, stos), ROW(STOSW, stos),
+    ROW(STOSD, stos), ROW(STOSQ, stos),
+    ROW(LODSB, lods), ROW(LODSW, lods),
+    ROW(LODSD, lods), ROW(LODSQ, lods),
+    ROW(CMPSB, cmps), ROW(CMPSW, cmps),
+    ROW(CMPSD, cmps), ROW(CMPSQ, cmps),
+    ROW(SCASB, scas), ROW(SCASW, scas),
+    ROW(SCASD, scas), ROW(SCASQ, scas),
+    ROW(XLAT, xlat),  {0},
 };

@@ -282,8 +282,8 @@ void rmw_end_slow(struct vcpu *v, struct rmw *rmw)
         ram_write_end(v->set->host.ram, rmw->ram_offset, rmw->size);
         return;
     }
-    // Probed by rmw_begin(); only a table changed by another processor in between can make it fail, and then the store is lost
-    // as if that change had come first.
+    // Probed by rmw_begin(); only a table changed by another processor in between can make it fail, and then the store
+    // is lost as if that change had come first.
     if (!linear_store_slow(v, rmw->linear, rmw->bytes, rmw->size))
         v->event_pending = false;
     if (rmw->exclusive)

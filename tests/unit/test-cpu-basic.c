@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The processor from boot-sector style programs: modes, loops, self-modifying code, device memory.
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/guest.h"
+
+#define LOAD(g, gpa, ...)                                                                                              \
+    do {                                                                                                               \
+        static const uint8_t code_[] = {__VA_ARGS__};                                                                  \
+        guest_load(g, gpa, code_, sizeof(code_));                                                                      \
+    } while (0)
+
+#define EXIT_EAX 0xe7, 0xf4 // out 0xf4, eax (32-bit and 64-bit code)
+
+START_TEST(real_mode_sum)
+{
+    struct guest *g = guest_new("interpret", 1);
+    // xor ax,ax; mov cx,100; l: add ax,cx; loop l; out 0xf4,ax; hlt
+    LOAD(g, 0x7c00, 0x31, 0xc0, 0xb9, 100, 0, 0x01, 0xc8, 0xe2, 0xfc, 0xe7, 0xf4, 0xf4);
+    guest_start_real(g, 0x7c00);
+    ck_assert(guest_run(g, 5));
+    ck_assert(!g->shut_down);
+    ck_assert_uint_eq(g->exit_code, 5050);
+    guest_free(g);
+}
+END_TEST
+
+START_TEST(protected_mode_call)
+{
+    struct guest *g = guest_new("interpret", 1);
+    // mov eax,5; call f; out 0xf4,eax; f: push ecx; mov ecx,3; imul eax,ecx; pop ecx; ret
+    LOAD(g, 0x10000, 0xb8, 5, 0, 0, 0, 0xe8, 2, 0, 0, 0, EXIT_EAX, 0x51, 0xb9, 3, 0, 0, 0, 0x0f, 0xaf, 0xc1, 0x59,
+         0xc3);
+    guest_start_protected(g, 0x10000);
+    ck_assert(guest_run(g, 5));
+    ck_assert_uint_eq(g->exit_code, 15);
+    guest_free(g);
+}
+END_TEST
+
+START_TEST(long_mode_loop)
+{
+    struct guest *g = guest_new("interpret", 1);
+    // mov ecx,1000000; xor eax,eax; l: add rax,rcx; dec rcx; jnz l; out 0xf4,eax
+    LOAD(g, 0x10000, 0xb9, 0x40, 0x42, 0x0f, 0, 0x31, 0xc0, 0x48, 0x01, 0xc8, 0x48, 0xff, 0xc9, 0x75, 0xf8, EXIT_EAX);
+    guest_start_long(g, 0x10000);
+    ck_assert(guest_run(g, 5));
+    ck_assert_uint_eq(g->exit_code, (uint32_t)(1000000ull * 1000001 / 2));
+    guest_free(g);
+}
+END_TEST
+
+START_TEST(self_modifying)
+{
+    struct guest *g = guest_new("interpret", 1);
+    // mov byte [rip+1],7 ; mov eax,1 (patched to mov eax,7) ; out
+    LOAD(g, 0x10000, 0xc6, 0x05, 0x01, 0, 0, 0, 7, 0xb8, 1, 0, 0, 0, EXIT_EAX);
+    guest_start_long(g, 0x10000);
+    ck_assert(guest_run(g, 5));
+    ck_assert_uint_eq(g->exit_code, 7);
+    guest_free(g);
+}
+END_TEST
+
+START_TEST(device_memory)
+{
+    struct guest *g = guest_new("interpret", 1);
+    g->mmio_value = 100;
+    // mov ebx,0xd0000000; mov eax,[rbx+4]; mov [rbx],eax; mov eax,[rbx+8]; out
+    LOAD(g, 0x10000, 0xbb, 0, 0, 0, 0xd0, 0x8b, 0x43, 4, 0x89, 0x03, 0x8b, 0x43, 8, EXIT_EAX);
+    guest_start_long(g, 0x10000);
+    ck_assert(guest_run(g, 5));
+    ck_assert_uint_eq(g->exit_code, 112);
+    ck_assert_uint_eq(g->mmio_writes, 1);
+    guest_free(g);
+}
+END_TEST
+
+START_TEST(triple_fault)
+{
+    struct guest *g = guest_new("interpret", 1);
+    LOAD(g, 0x10000, 0x0f, 0x0b); // ud2 without an IDT
+    guest_start_long(g, 0x10000);
+    g->set->vcpu[0]->idtr.limit = 0;
+    ck_assert(guest_run(g, 5));
+    ck_assert(g->shut_down);
+    guest_free(g);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("cpu-basic");
+    TCase *tc = tcase_create("programs");
+    tcase_add_test(tc, real_mode_sum);
+    tcase_add_test(tc, protected_mode_call);
+    tcase_add_test(tc, long_mode_loop);
+    tcase_add_test(tc, self_modifying);
+    tcase_add_test(tc, device_memory);
+    tcase_add_test(tc, triple_fault);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
