@@ -181,8 +181,10 @@ static void try_opcode(struct form f, GHashTable *seen, GPtrArray *forms)
     }
 }
 
-static bool is_prefix_byte(bool is_64, unsigned opcode)
+static bool is_prefix_byte(bool is_64, unsigned map, unsigned opcode)
 {
+    if (map)
+        return map == 1 && (opcode == 0x38 || opcode == 0x3a || opcode == 0x0f);
     return opcode == 0x26 || opcode == 0x2e || opcode == 0x36 || opcode == 0x3e || (opcode >= 0x64 && opcode <= 0x67) ||
            opcode == 0xf0 || opcode == 0xf2 || opcode == 0xf3 || opcode == 0x0f || (is_64 && (opcode & 0xf0) == 0x40) ||
            (is_64 && (opcode == 0x62 || opcode == 0xc4 || opcode == 0xc5));
@@ -199,7 +201,7 @@ static void enumerate_legacy(bool is_64, GHashTable *seen, GPtrArray *forms)
                     struct form f = {
                         .is_64 = is_64, .rex_w = (uint8_t)w, .map = (uint8_t)map, .opcode = (uint8_t)opcode};
                     memcpy(f.prefix, prefixes[p], 2);
-                    if (map || !is_prefix_byte(is_64, opcode))
+                    if (!is_prefix_byte(is_64, map, opcode))
                         try_opcode(f, seen, forms);
                 }
 }

@@ -107,6 +107,26 @@ static void ignore_pointers(const struct decoded *d, struct vector *v)
     }
 }
 
+static uint64_t register_significand(const struct vector *v, unsigned n)
+{
+    uint64_t x;
+    memcpy(&x, v->in.xsave + 32 + 16 * n, 8);
+    return x;
+}
+
+// Operands of F2XM1 beyond [-1, 1] and of FYL2XP1 beyond 1 - sqrt(1/2) have undefined results.
+static bool in_range(const struct decoded *d, const struct vector *v)
+{
+    unsigned exponent = (v->in.xsave[40] | v->in.xsave[41] << 8) & 0x7fff;
+    if (exponent == 0x7fff && register_significand(v, 0) << 1)
+        return true; // a NaN
+    if (d->zydis.mnemonic == ZYDIS_MNEMONIC_F2XM1)
+        return exponent < 0x3fff || (exponent == 0x3fff && register_significand(v, 0) == 0x8000000000000000ull);
+    if (d->zydis.mnemonic == ZYDIS_MNEMONIC_FYL2XP1)
+        return exponent < 0x3ffd;
+    return true;
+}
+
 bool mark_undefined(const struct decoded *d, struct vector *v)
 {
     v->undefined_flags = 0;
@@ -121,5 +141,5 @@ bool mark_undefined(const struct decoded *d, struct vector *v)
     if (v->approximate)
         v->undefined_fsw |= 0x200;
     ignore_pointers(d, v);
-    return mark_shift(d, v);
+    return mark_shift(d, v) && in_range(d, v);
 }
