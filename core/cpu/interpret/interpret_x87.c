@@ -133,12 +133,14 @@ static const struct insn *compare(struct vcpu *v, const struct insn *i, unsigned
         relation = f80_compare(&call.env, x87_get(v, 0), x, quiet);
         raise_denormal(&call, denormal, x87_get(v, 0));
     }
-    if (to_flags) // also before an unmasked exception; only the pop is kept back
-        flags_set(v, relation_flags[relation]);
-    else
-        v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
-    while (!x87_suppressed(&call) && pops--)
-        x87_pop(v);
+    if (!x87_suppressed(&call)) {
+        if (to_flags)
+            flags_set(v, relation_flags[relation]);
+        else
+            v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
+        while (pops--)
+            x87_pop(v);
+    }
     return finish(v, i, &call);
 }
 
@@ -168,7 +170,8 @@ static const struct insn *run_ftst(struct vcpu *v, const struct insn *i)
         x87_stack_fault(&call, false);
     else
         relation = f80_compare(&call.env, x87_get(v, 0), (struct float80){0, 0}, false);
-    v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
+    if (!x87_suppressed(&call))
+        v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
     return finish(v, i, &call);
 }
 
