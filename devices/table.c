@@ -34,12 +34,9 @@
 #define STORAGE(row) \
     row(floppy) \
     row(piix3_ide) \
-    row(virtio_blk) \
-    row(virtio_rng)
+    row(virtio_blk)
 
-#define NET(row) \
-    row(virtio_net) \
-    row(e1000)
+#define NET(row)
 
 // clang-format on
 

@@ -3,6 +3,9 @@
 #include "core/cpu/vcpu.h"
 
 const struct engine *const engines[] = {
+#ifdef __x86_64__
+    &engine_translate,
+#endif
     &engine_interpret,
     NULL,
 };

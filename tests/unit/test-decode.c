@@ -58,7 +58,8 @@ static void compare_facts(struct fact_table *table, const struct guest_insn *i, 
 static bool extinct(unsigned isa)
 {
     return isa == ZYDIS_ISA_EXT_XOP || isa == ZYDIS_ISA_EXT_SSE4A || isa == ZYDIS_ISA_EXT_KNC ||
-           isa == ZYDIS_ISA_EXT_AMD3DNOW || isa == ZYDIS_ISA_EXT_KNCE || isa == ZYDIS_ISA_EXT_KNCV || isa == ZYDIS_ISA_EXT_TBM;
+           isa == ZYDIS_ISA_EXT_AMD3DNOW || isa == ZYDIS_ISA_EXT_KNCE || isa == ZYDIS_ISA_EXT_KNCV ||
+           isa == ZYDIS_ISA_EXT_TBM;
 }
 
 // Walks CODE; returns how many instructions both decoders took.
@@ -91,8 +92,8 @@ static unsigned walk(struct fact_table *table, const uint8_t *code, size_t size,
 
 START_TEST(real_code)
 {
-    static const char *const files[] = {"/lib/x86_64-linux-gnu/libc.so.6",
-                                        "/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/proc/self/exe"};
+    static const char *const files[] = {"/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3",
+                                        "/proc/self/exe"};
     struct fact_table *table = fact_table_new();
     unsigned total = 0;
     for (unsigned n = 0; n < G_N_ELEMENTS(files); n++) {

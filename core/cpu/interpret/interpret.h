@@ -330,10 +330,14 @@ const struct insn_row *interpret_row(const struct decoded *d);
 // ---- The interpreter of one vCPU ----------------------------------------------------------------------------------
 
 struct interpreter; // caches; made by interpret_attach(), beside whatever engine the vCPU has
+// Called by engines that use the interpreter, in their set_init and set_free.
+bool interpret_set_init(struct cpu_set *set, GError **error);
+void interpret_set_free(struct cpu_set *set);
 bool interpret_attach(struct vcpu *v, GError **error);
 void interpret_detach(struct vcpu *v);
 // Runs at most LIMIT instructions (0: until an exit) from exact state to exact state; faults and pending interrupts are
-// delivered inside. For other engines: their fallback for single instructions.
+// delivered inside. For other engines: their fallback for single instructions. ENGINE_EXIT_ATTENTION: LIMIT is reached, or
+// attention that run() must leave for.
 enum engine_exit interpret_run(struct vcpu *v, uint64_t limit);
 void interpret_flush_tlb(struct vcpu *v);
 void interpret_flush_page(struct vcpu *v, uint64_t linear);

@@ -359,6 +359,28 @@ static enum engine_exit engine_run(struct vcpu *v)
     return (enum engine_exit)(n->exit - 1);
 }
 
+enum engine_exit interpret_run(struct vcpu *v, uint64_t limit)
+{
+    struct interpreter *n = v->interpreter;
+    n->exit = 0;
+    flags_in(v);
+    do {
+        cache_bury(n);
+        if (n->blocks > BLOCKS_MAX)
+            cache_flush(n);
+        recall_waiting(v);
+        serve_attention(v); // also where the other engine has taken the attention bits: writes to code may be queued
+        if (n->exit)
+            break;
+        update_mode(v, true); // blocks of one instruction
+        run_step(v);
+    } while (!n->exit && (!limit || --limit));
+    flags_out(v);
+    keep_waiting(v);
+    cache_bury(n);
+    return n->exit ? (enum engine_exit)(n->exit - 1) : ENGINE_EXIT_ATTENTION;
+}
+
 // ---- Attaching ------------------------------------------------------------------------------------------------------
 
 bool interpret_attach(struct vcpu *v, GError **error)
@@ -367,7 +389,7 @@ bool interpret_attach(struct vcpu *v, GError **error)
     n->vcpu = v;
     n->page_count = v->set->host.ram->capacity >> PAGE_SHIFT;
     n->hash = g_new0(struct block *, 1u << HASH_BITS);
-    n->pages = v->engine == &engine_interpret ? g_malloc0_n(n->page_count, sizeof(struct page_blocks)) : NULL;
+    n->pages = v->set->interpret ? g_malloc0_n(n->page_count, sizeof(struct page_blocks)) : NULL;
     g_mutex_init(&n->queue_lock);
     n->queue = g_array_new(false, false, sizeof(struct invalidation));
     v->interpreter = n;

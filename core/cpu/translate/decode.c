@@ -24,9 +24,29 @@ static const char two_byte[] =
 static bool invalid_in_64(uint8_t opcode)
 {
     switch (opcode) {
-    case 0x06: case 0x07: case 0x0e: case 0x16: case 0x17: case 0x1e: case 0x1f: case 0x27: case 0x2f: case 0x37:
-    case 0x3f: case 0x60: case 0x61: case 0x62: case 0x82: case 0x9a: case 0xc4: case 0xc5: case 0xce: case 0xd4:
-    case 0xd5: case 0xd6: case 0xea:
+    case 0x06:
+    case 0x07:
+    case 0x0e:
+    case 0x16:
+    case 0x17:
+    case 0x1e:
+    case 0x1f:
+    case 0x27:
+    case 0x2f:
+    case 0x37:
+    case 0x3f:
+    case 0x60:
+    case 0x61:
+    case 0x62:
+    case 0x82:
+    case 0x9a:
+    case 0xc4:
+    case 0xc5:
+    case 0xce:
+    case 0xd4:
+    case 0xd5:
+    case 0xd6:
+    case 0xea:
         return true;
     }
     return false;
@@ -68,17 +88,37 @@ static uint8_t decode_prefixes(struct guest_insn *i, struct cursor *c)
         if (c->truncated)
             return 0;
         switch (b) {
-        case 0x26: i->segment = ES; break;
-        case 0x2e: i->segment = CS; break;
-        case 0x36: i->segment = SS; break;
-        case 0x3e: i->segment = DS; break;
-        case 0x64: i->segment = FS; break;
-        case 0x65: i->segment = GS; break;
-        case 0x66: i->opsize = true; break;
-        case 0x67: i->addrsize = true; break;
-        case 0xf0: i->lock = true; break;
+        case 0x26:
+            i->segment = ES;
+            break;
+        case 0x2e:
+            i->segment = CS;
+            break;
+        case 0x36:
+            i->segment = SS;
+            break;
+        case 0x3e:
+            i->segment = DS;
+            break;
+        case 0x64:
+            i->segment = FS;
+            break;
+        case 0x65:
+            i->segment = GS;
+            break;
+        case 0x66:
+            i->opsize = true;
+            break;
+        case 0x67:
+            i->addrsize = true;
+            break;
+        case 0xf0:
+            i->lock = true;
+            break;
         case 0xf2:
-        case 0xf3: i->rep = b; break;
+        case 0xf3:
+            i->rep = b;
+            break;
         default:
             if (i->bits == 64 && (b & 0xf0) == 0x40) {
                 i->rex = b;
@@ -227,17 +267,27 @@ static unsigned immediate_bytes(const struct guest_insn *i, char kind)
     unsigned osize = decode_operand_size(i), z = osize == 2 ? 2 : 4;
     switch (kind) {
     case 'b':
-    case 'r': return 1;
-    case 'w': return 2;
+    case 'r':
+        return 1;
+    case 'w':
+        return 2;
     case 'z':
-    case 'i': return z;
-    case 'v': return osize;
-    case 'o': return decode_address_size(i);
-    case 'e': return 3;
-    case 'f': return z + 2;
-    case 'j': return i->bits == 64 ? 4 : z;
-    case 'g': return (i->modrm >> 3 & 7) < 2 ? 1 : 0;
-    case 'G': return (i->modrm >> 3 & 7) < 2 ? z : 0;
+    case 'i':
+        return z;
+    case 'v':
+        return osize;
+    case 'o':
+        return decode_address_size(i);
+    case 'e':
+        return 3;
+    case 'f':
+        return z + 2;
+    case 'j':
+        return i->bits == 64 ? 4 : z;
+    case 'g':
+        return (i->modrm >> 3 & 7) < 2 ? 1 : 0;
+    case 'G':
+        return (i->modrm >> 3 & 7) < 2 ? z : 0;
     }
     return 0;
 }

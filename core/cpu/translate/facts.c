@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Operand facts: which registers, flags and memory an encoding uses, and what the translator does with it. Computed once
-// per encoding from Zydis and remembered.
+// Operand facts: which registers, flags and memory an encoding uses, and what the translator does with it. Computed
+// once per encoding from Zydis and remembered.
 #include "core/cpu/translate/decode.h"
 
 #include "core/cpu/vcpu.h"
@@ -29,38 +29,129 @@ static const struct {
     uint16_t mnemonic;
     uint8_t class;
 } special[] = {
-#define S(m, c) {ZYDIS_MNEMONIC_##m, FACT_##c}
-    S(JMP, JMP), S(CALL, CALL), S(RET, RET), S(LOOP, LOOP), S(LOOPE, LOOP), S(LOOPNE, LOOP), S(JCXZ, LOOP),
-    S(JECXZ, LOOP), S(JRCXZ, LOOP), S(JB, JCC), S(JBE, JCC), S(JL, JCC), S(JLE, JCC), S(JNB, JCC), S(JNBE, JCC),
-    S(JNL, JCC), S(JNLE, JCC), S(JNO, JCC), S(JNP, JCC), S(JNS, JCC), S(JNZ, JCC), S(JO, JCC), S(JP, JCC), S(JS, JCC),
-    S(JZ, JCC), S(PUSH, PUSH), S(POP, POP), S(LEAVE, LEAVE), S(PUSHFQ, PUSHF), S(PUSHFD, PUSHF), S(PUSHF, PUSHF),
-    S(POPFQ, POPF), S(POPFD, POPF), S(POPF, POPF), S(MOVSB, STRING), S(MOVSW, STRING), S(MOVSQ, STRING),
-    S(STOSB, STRING), S(STOSW, STRING), S(STOSD, STRING), S(STOSQ, STRING), S(LODSB, STRING), S(LODSW, STRING),
-    S(LODSD, STRING), S(LODSQ, STRING), S(SCASB, STRING), S(SCASW, STRING), S(SCASD, STRING), S(SCASQ, STRING),
-    S(CMPSB, STRING), S(CMPSW, STRING), S(CMPSQ, STRING), S(NOP, NOP), S(PREFETCH, NOP), S(PREFETCHNTA, NOP),
-    S(PREFETCHT0, NOP), S(PREFETCHT1, NOP), S(PREFETCHT2, NOP), S(PREFETCHW, NOP), S(PREFETCHWT1, NOP),
-    S(ENDBR32, NOP), S(ENDBR64, NOP), S(LEA, LEA), S(CLD, DF), S(STD, DF), S(CLI, IF), S(STI, IF), S(CLAC, AC),
-    S(STAC, AC), S(SYSCALL, SYSCALL), S(SYSRET, SYSRET), S(IRETQ, IRET), S(SWAPGS, SWAPGS), S(RDFSBASE, FSGSBASE),
-    S(RDGSBASE, FSGSBASE), S(WRFSBASE, FSGSBASE), S(WRGSBASE, FSGSBASE), S(RDTSC, RDTSC), S(RDTSCP, RDTSC),
-    S(XLAT, XLAT), S(INVLPG, INVLPG), S(CPUID, CPUID), S(RDMSR, MSR), S(WRMSR, MSR),
-    S(VMASKMOVPS, MASKED), S(VMASKMOVPD, MASKED), S(VPMASKMOVD, MASKED), S(VPMASKMOVQ, MASKED),
-    S(MASKMOVQ, MASKED), S(MASKMOVDQU, MASKED), S(VMASKMOVDQU, MASKED),
-    S(VPGATHERDD, MASKED), S(VPGATHERDQ, MASKED), S(VPGATHERQD, MASKED), S(VPGATHERQQ, MASKED), S(VGATHERDPS, MASKED),
-    S(VGATHERDPD, MASKED), S(VGATHERQPS, MASKED), S(VGATHERQPD, MASKED),
+#define S(m, c)                                                                                                        \
+    {                                                                                                                  \
+        ZYDIS_MNEMONIC_##m, FACT_##c                                                                                   \
+    }
+    S(JMP, JMP),
+    S(CALL, CALL),
+    S(RET, RET),
+    S(LOOP, LOOP),
+    S(LOOPE, LOOP),
+    S(LOOPNE, LOOP),
+    S(JCXZ, LOOP),
+    S(JECXZ, LOOP),
+    S(JRCXZ, LOOP),
+    S(JB, JCC),
+    S(JBE, JCC),
+    S(JL, JCC),
+    S(JLE, JCC),
+    S(JNB, JCC),
+    S(JNBE, JCC),
+    S(JNL, JCC),
+    S(JNLE, JCC),
+    S(JNO, JCC),
+    S(JNP, JCC),
+    S(JNS, JCC),
+    S(JNZ, JCC),
+    S(JO, JCC),
+    S(JP, JCC),
+    S(JS, JCC),
+    S(JZ, JCC),
+    S(PUSH, PUSH),
+    S(POP, POP),
+    S(LEAVE, LEAVE),
+    S(PUSHFQ, PUSHF),
+    S(PUSHFD, PUSHF),
+    S(PUSHF, PUSHF),
+    S(POPFQ, POPF),
+    S(POPFD, POPF),
+    S(POPF, POPF),
+    S(MOVSB, STRING),
+    S(MOVSW, STRING),
+    S(MOVSQ, STRING),
+    S(STOSB, STRING),
+    S(STOSW, STRING),
+    S(STOSD, STRING),
+    S(STOSQ, STRING),
+    S(LODSB, STRING),
+    S(LODSW, STRING),
+    S(LODSD, STRING),
+    S(LODSQ, STRING),
+    S(SCASB, STRING),
+    S(SCASW, STRING),
+    S(SCASD, STRING),
+    S(SCASQ, STRING),
+    S(CMPSB, STRING),
+    S(CMPSW, STRING),
+    S(CMPSQ, STRING),
+    S(NOP, NOP),
+    S(PREFETCH, NOP),
+    S(PREFETCHNTA, NOP),
+    S(PREFETCHT0, NOP),
+    S(PREFETCHT1, NOP),
+    S(PREFETCHT2, NOP),
+    S(PREFETCHW, NOP),
+    S(PREFETCHWT1, NOP),
+    S(ENDBR32, NOP),
+    S(ENDBR64, NOP),
+    S(LEA, LEA),
+    S(CLD, DF),
+    S(STD, DF),
+    S(CLI, IF),
+    S(STI, IF),
+    S(CLAC, AC),
+    S(STAC, AC),
+    S(SYSCALL, SYSCALL),
+    S(SYSRET, SYSRET),
+    S(IRETQ, IRET),
+    S(SWAPGS, SWAPGS),
+    S(RDFSBASE, FSGSBASE),
+    S(RDGSBASE, FSGSBASE),
+    S(WRFSBASE, FSGSBASE),
+    S(WRGSBASE, FSGSBASE),
+    S(RDTSC, RDTSC),
+    S(RDTSCP, RDTSC),
+    S(XLAT, XLAT),
+    S(INVLPG, INVLPG),
+    S(CPUID, CPUID),
+    S(RDMSR, MSR),
+    S(WRMSR, MSR),
+    S(VMASKMOVPS, MASKED),
+    S(VMASKMOVPD, MASKED),
+    S(VPMASKMOVD, MASKED),
+    S(VPMASKMOVQ, MASKED),
+    S(MASKMOVQ, MASKED),
+    S(MASKMOVDQU, MASKED),
+    S(VMASKMOVDQU, MASKED),
+    S(VPGATHERDD, MASKED),
+    S(VPGATHERDQ, MASKED),
+    S(VPGATHERQD, MASKED),
+    S(VPGATHERQQ, MASKED),
+    S(VGATHERDPS, MASKED),
+    S(VGATHERDPD, MASKED),
+    S(VGATHERQPS, MASKED),
+    S(VGATHERQPD, MASKED),
     // No instruction of BASE that is named below may be copied.
-    S(RDRAND, PLAIN), S(RDSEED, PLAIN), S(CLFLUSH, PLAIN), S(CLFLUSHOPT, PLAIN), S(CLWB, PLAIN), S(PAUSE, PLAIN),
+    S(RDRAND, PLAIN),
+    S(RDSEED, PLAIN),
+    S(CLFLUSH, PLAIN),
+    S(CLFLUSHOPT, PLAIN),
+    S(CLWB, PLAIN),
+    S(PAUSE, PLAIN),
 #undef S
 };
 
 // Instructions of the BASE and LONGMODE sets that must never be copied.
 static const uint16_t base_sensitive[] = {
 #define S(m) ZYDIS_MNEMONIC_##m
-    S(AAA), S(AAD), S(AAM), S(AAS), S(DAA), S(DAS), S(ARPL), S(BOUND), S(ENTER), S(HLT), S(IN), S(INSB), S(INSW),
-    S(INSD), S(INT), S(INT1), S(INT3), S(INTO), S(INVD), S(INVLPG), S(IRET), S(IRETD), S(LAR), S(LDS), S(LES), S(LFS),
-    S(LGS), S(LSS), S(LGDT), S(LIDT), S(LLDT), S(LMSW), S(LSL), S(LTR), S(OUT), S(OUTSB), S(OUTSW), S(OUTSD), S(POPA),
-    S(POPAD), S(PUSHA), S(PUSHAD), S(RDPMC), S(RSM), S(SALC), S(SGDT), S(SIDT), S(SLDT), S(SMSW), S(STR), S(SYSENTER),
-    S(SYSEXIT), S(UD0), S(UD1), S(UD2), S(VERR), S(VERW), S(WBINVD), S(CLTS), S(XABORT), S(MONITOR), S(MWAIT),
-    S(RDPID),
+    S(AAA),   S(AAD),    S(AAM),  S(AAS),    S(DAA),   S(DAS),      S(ARPL),    S(BOUND), S(ENTER),
+    S(HLT),   S(IN),     S(INSB), S(INSW),   S(INSD),  S(INT),      S(INT1),    S(INT3),  S(INTO),
+    S(INVD),  S(INVLPG), S(IRET), S(IRETD),  S(LAR),   S(LDS),      S(LES),     S(LFS),   S(LGS),
+    S(LSS),   S(LGDT),   S(LIDT), S(LLDT),   S(LMSW),  S(LSL),      S(LTR),     S(OUT),   S(OUTSB),
+    S(OUTSW), S(OUTSD),  S(POPA), S(POPAD),  S(PUSHA), S(PUSHAD),   S(RDPMC),   S(RSM),   S(SALC),
+    S(SGDT),  S(SIDT),   S(SLDT), S(SMSW),   S(STR),   S(SYSENTER), S(SYSEXIT), S(UD0),   S(UD1),
+    S(UD2),   S(VERR),   S(VERW), S(WBINVD), S(CLTS),  S(XABORT),   S(MONITOR), S(MWAIT), S(RDPID),
 #undef S
 };
 
@@ -75,13 +166,34 @@ static bool listed(const uint16_t *list, unsigned n, unsigned mnemonic)
 static bool copied_extension(unsigned isa)
 {
     switch (isa) {
-    case ZYDIS_ISA_EXT_BASE: case ZYDIS_ISA_EXT_LONGMODE: case ZYDIS_ISA_EXT_ADOX_ADCX: case ZYDIS_ISA_EXT_AES:
-    case ZYDIS_ISA_EXT_AVX: case ZYDIS_ISA_EXT_AVX2: case ZYDIS_ISA_EXT_AVX512EVEX: case ZYDIS_ISA_EXT_AVX512VEX:
-    case ZYDIS_ISA_EXT_AVXAES: case ZYDIS_ISA_EXT_AVX_VNNI: case ZYDIS_ISA_EXT_BMI1: case ZYDIS_ISA_EXT_BMI2:
-    case ZYDIS_ISA_EXT_F16C: case ZYDIS_ISA_EXT_FMA: case ZYDIS_ISA_EXT_GFNI: case ZYDIS_ISA_EXT_LZCNT:
-    case ZYDIS_ISA_EXT_MMX: case ZYDIS_ISA_EXT_MOVBE: case ZYDIS_ISA_EXT_PCLMULQDQ: case ZYDIS_ISA_EXT_SHA:
-    case ZYDIS_ISA_EXT_SSE: case ZYDIS_ISA_EXT_SSE2: case ZYDIS_ISA_EXT_SSE3: case ZYDIS_ISA_EXT_SSE4:
-    case ZYDIS_ISA_EXT_SSSE3: case ZYDIS_ISA_EXT_VAES: case ZYDIS_ISA_EXT_VPCLMULQDQ: case ZYDIS_ISA_EXT_X87:
+    case ZYDIS_ISA_EXT_BASE:
+    case ZYDIS_ISA_EXT_LONGMODE:
+    case ZYDIS_ISA_EXT_ADOX_ADCX:
+    case ZYDIS_ISA_EXT_AES:
+    case ZYDIS_ISA_EXT_AVX:
+    case ZYDIS_ISA_EXT_AVX2:
+    case ZYDIS_ISA_EXT_AVX512EVEX:
+    case ZYDIS_ISA_EXT_AVX512VEX:
+    case ZYDIS_ISA_EXT_AVXAES:
+    case ZYDIS_ISA_EXT_AVX_VNNI:
+    case ZYDIS_ISA_EXT_BMI1:
+    case ZYDIS_ISA_EXT_BMI2:
+    case ZYDIS_ISA_EXT_F16C:
+    case ZYDIS_ISA_EXT_FMA:
+    case ZYDIS_ISA_EXT_GFNI:
+    case ZYDIS_ISA_EXT_LZCNT:
+    case ZYDIS_ISA_EXT_MMX:
+    case ZYDIS_ISA_EXT_MOVBE:
+    case ZYDIS_ISA_EXT_PCLMULQDQ:
+    case ZYDIS_ISA_EXT_SHA:
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+    case ZYDIS_ISA_EXT_SSSE3:
+    case ZYDIS_ISA_EXT_VAES:
+    case ZYDIS_ISA_EXT_VPCLMULQDQ:
+    case ZYDIS_ISA_EXT_X87:
         return true;
     }
     return false;
@@ -90,9 +202,18 @@ static bool copied_extension(unsigned isa)
 static bool vector_extension(unsigned isa)
 {
     switch (isa) {
-    case ZYDIS_ISA_EXT_BASE: case ZYDIS_ISA_EXT_LONGMODE: case ZYDIS_ISA_EXT_ADOX_ADCX: case ZYDIS_ISA_EXT_BMI1:
-    case ZYDIS_ISA_EXT_BMI2: case ZYDIS_ISA_EXT_LZCNT: case ZYDIS_ISA_EXT_MOVBE: case ZYDIS_ISA_EXT_RDRAND:
-    case ZYDIS_ISA_EXT_RDSEED: case ZYDIS_ISA_EXT_CLFLUSHOPT: case ZYDIS_ISA_EXT_CLFSH: case ZYDIS_ISA_EXT_CLWB:
+    case ZYDIS_ISA_EXT_BASE:
+    case ZYDIS_ISA_EXT_LONGMODE:
+    case ZYDIS_ISA_EXT_ADOX_ADCX:
+    case ZYDIS_ISA_EXT_BMI1:
+    case ZYDIS_ISA_EXT_BMI2:
+    case ZYDIS_ISA_EXT_LZCNT:
+    case ZYDIS_ISA_EXT_MOVBE:
+    case ZYDIS_ISA_EXT_RDRAND:
+    case ZYDIS_ISA_EXT_RDSEED:
+    case ZYDIS_ISA_EXT_CLFLUSHOPT:
+    case ZYDIS_ISA_EXT_CLFSH:
+    case ZYDIS_ISA_EXT_CLWB:
     case ZYDIS_ISA_EXT_PAUSE:
         return false;
     }
@@ -104,8 +225,8 @@ static unsigned classify(const ZydisDecodedInstruction *z)
     for (unsigned i = 0; i < G_N_ELEMENTS(special); i++)
         if (special[i].mnemonic == z->mnemonic)
             return special[i].class;
-    if (z->meta.category == ZYDIS_CATEGORY_STRINGOP && (z->mnemonic == ZYDIS_MNEMONIC_MOVSD ||
-                                                       z->mnemonic == ZYDIS_MNEMONIC_CMPSD))
+    if (z->meta.category == ZYDIS_CATEGORY_STRINGOP &&
+        (z->mnemonic == ZYDIS_MNEMONIC_MOVSD || z->mnemonic == ZYDIS_MNEMONIC_CMPSD))
         return FACT_STRING;
     if (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || !copied_extension(z->meta.isa_ext) ||
         listed(base_sensitive, G_N_ELEMENTS(base_sensitive), z->mnemonic))
@@ -171,36 +292,66 @@ static void operand_facts(struct fact *f, const ZydisDecodedOperand *o, bool is_
         f->rm_use = use_of(o);
         f->rm_byte = class == ZYDIS_REGCLASS_GPR8;
         break;
-    case ZYDIS_OPERAND_ENCODING_NDSNDD: f->vvvv_use = use_of(o); break;
-    case ZYDIS_OPERAND_ENCODING_OPCODE: f->opcode_use = use_of(o); break;
-    default: break;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+        f->vvvv_use = use_of(o);
+        break;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+        f->opcode_use = use_of(o);
+        break;
+    default:
+        break;
     }
 }
 
 // Shifts and rotates by a count that may be zero change no flag then; REP SCAS and CMPS likewise.
-static bool flags_conditional(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *operands)
+static bool flags_conditional(const ZydisDecodedInstruction *z)
 {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR: case ZYDIS_MNEMONIC_SAR: case ZYDIS_MNEMONIC_ROL:
-    case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL: case ZYDIS_MNEMONIC_RCR: case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: case ZYDIS_MNEMONIC_SCASB: case ZYDIS_MNEMONIC_SCASW: case ZYDIS_MNEMONIC_SCASD:
-    case ZYDIS_MNEMONIC_SCASQ: case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW: case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ: case ZYDIS_MNEMONIC_CMPXCHG8B: case ZYDIS_MNEMONIC_CMPXCHG16B:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+    case ZYDIS_MNEMONIC_SCASB:
+    case ZYDIS_MNEMONIC_SCASW:
+    case ZYDIS_MNEMONIC_SCASD:
+    case ZYDIS_MNEMONIC_SCASQ:
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
         break;
-    default: return false;
+    default:
+        return false;
     }
     // A constant count of one in the opcode itself (D0, D1) always shifts.
     return !(z->opcode == 0xd0 || z->opcode == 0xd1) || z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT;
 }
 
-static void flag_facts(struct fact *f, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *operands)
+// Flags that these leave undefined are overwritten by real processors; others keep theirs.
+static bool flags_overwriting(const ZydisDecodedInstruction *z)
+{
+    return z->mnemonic == ZYDIS_MNEMONIC_AND || z->mnemonic == ZYDIS_MNEMONIC_OR || z->mnemonic == ZYDIS_MNEMONIC_XOR ||
+           z->mnemonic == ZYDIS_MNEMONIC_TEST || z->mnemonic == ZYDIS_MNEMONIC_MUL ||
+           z->mnemonic == ZYDIS_MNEMONIC_IMUL;
+}
+
+static void flag_facts(struct fact *f, const ZydisDecodedInstruction *z)
 {
     if (!z->cpu_flags)
         return;
     const ZydisAccessedFlags *a = z->cpu_flags;
     f->flags_read = a->tested & FLAGS_STATUS;
     f->flags_touched = (a->modified | a->set_0 | a->set_1 | a->undefined) & FLAGS_STATUS;
-    f->flags_set = flags_conditional(z, operands) ? 0 : f->flags_touched;
+    f->flags_set = flags_conditional(z) ? 0 : f->flags_touched;
+    if (!flags_overwriting(z))
+        f->flags_set &= ~(uint16_t)a->undefined;
 }
 
 void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *bytes)
@@ -231,7 +382,14 @@ void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *byt
         f->memory_size = decode_operand_size(i) == 2 ? 14 : 28;
     else if (z.mnemonic == ZYDIS_MNEMONIC_FNSAVE || z.mnemonic == ZYDIS_MNEMONIC_FRSTOR)
         f->memory_size = decode_operand_size(i) == 2 ? 94 : 108;
-    flag_facts(f, &z, operands);
+    if (z.mnemonic == ZYDIS_MNEMONIC_BSF || z.mnemonic == ZYDIS_MNEMONIC_BSR)
+        f->reg_use |= USE_READ; // keeps its value when the source is zero
+    flag_facts(f, &z);
+    if (i->encoding == ENCODING_LEGACY && i->map == 0 && (i->opcode & 0xfc) == 0xa0) { // MOV with an absolute offset
+        f->implicit_memory = false;
+        f->memory_use = i->opcode & 2 ? USE_WRITE : USE_READ;
+        f->memory_size = i->opcode & 1 ? decode_operand_size(i) : 1;
+    }
     if (f->class == FACT_PLAIN && (f->implicit_memory || (i->lock && !(z.attributes & ZYDIS_ATTRIB_HAS_LOCK))))
         f->class = FACT_SENSITIVE;
     if (f->class == FACT_PLAIN && i->encoding == ENCODING_EVEX && i->memory && (i->payload[2] & 7))

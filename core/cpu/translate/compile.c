@@ -1,0 +1,525 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Compiles one block: collects a trace, computes which status flags are live where, emits each instruction, then the
+// stubs (slow paths, links) behind it.
+#include "core/cpu/translate/compile.h"
+#include "core/cpu/translate/system.h"
+
+struct stub *stub_new(struct compiler *c, unsigned kind, uint8_t *field)
+{
+    g_assert(c->stub_count < STUBS_MAX);
+    struct stub *s = &c->stubs[c->stub_count++];
+    *s = (struct stub){.kind = kind, .field = field};
+    return s;
+}
+
+// ---- The trace --------------------------------------------------------------------------------------------------
+
+static bool ends_trace(const struct trace_insn *i)
+{
+    switch (i->fact.class) {
+    case FACT_PLAIN:
+    case FACT_NOP:
+    case FACT_LEA:
+    case FACT_DF:
+    case FACT_PUSH:
+    case FACT_POP:
+    case FACT_LEAVE:
+    case FACT_JCC:
+    case FACT_LOOP:
+    case FACT_IF:
+    case FACT_SWAPGS:
+    case FACT_PUSHF:
+    case FACT_POPF:
+    case FACT_STRING:
+    case FACT_RDTSC:
+        return false;
+    default:
+        return true;
+    }
+}
+
+// What the mode forbids goes to the interpreter, which raises the right exception.
+static void apply_mode(const struct compiler *c, struct trace_insn *i)
+{
+    struct fact *f = &i->fact;
+    if (f->class == FACT_MASKED)
+        f->class = FACT_SENSITIVE;
+    if (f->class == FACT_PLAIN && f->vector) {
+        bool allowed = f->x87                                ? c->mode & MODE_X87
+                       : i->insn.encoding == ENCODING_LEGACY ? c->mode & MODE_SSE
+                       : i->insn.encoding == ENCODING_VEX    ? c->mode & MODE_AVX
+                                                             : c->mode & MODE_AVX512;
+        if (!allowed)
+            f->class = FACT_SENSITIVE;
+    }
+    if (c->bits != 64 && (decode_address_size(&i->insn) == 2) && i->insn.memory)
+        f->class = FACT_SENSITIVE;
+    bool high_byte = f->reg_byte && !i->insn.rex && i->insn.reg >= 4 && i->insn.reg < 8;
+    if (f->class == FACT_PLAIN && i->insn.memory && high_byte && i->insn.encoding != ENCODING_LEGACY)
+        f->class = FACT_SENSITIVE;
+}
+
+static bool trace_append(struct compiler *c, uint64_t at)
+{
+    unsigned in_page = at & ~PAGE_MASK;
+    const uint8_t *bytes = c->host_page + in_page;
+    struct trace_insn *i = &c->insns[c->count];
+    *i = (struct trace_insn){.bytes = bytes, .offset = (uint16_t)(at - c->address)};
+    enum decode_result r = decode_fields(&i->insn, bytes, (unsigned)(PAGE_SIZE - in_page), c->bits);
+    if (r == DECODE_OK) {
+        i->fact = *fact_find(c->t->facts, &i->insn, bytes);
+    } else {
+        if (r == DECODE_TRUNCATED && c->count)
+            return false;
+        i->insn.length = 1;
+        i->fact.class = FACT_SENSITIVE;
+    }
+    if (i->fact.class == FACT_SENSITIVE) {
+        i->fact.flags_read = FLAGS_ALL;
+        i->fact.flags_touched = FLAGS_ALL;
+    }
+    apply_mode(c, i);
+    c->count++;
+    return true;
+}
+
+static void trace_collect(struct compiler *c)
+{
+    uint64_t at = c->address;
+    unsigned jumps = 0;
+    while (c->count < TRACE_MAX && (at & PAGE_MASK) == c->page) {
+        if (!trace_append(c, at))
+            break;
+        struct trace_insn *i = &c->insns[c->count - 1];
+        at += i->insn.length;
+        if (ends_trace(i))
+            break;
+        if ((i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP) && ++jumps >= TRACE_JUMPS)
+            break;
+    }
+}
+
+static uint64_t branch_target(const struct compiler *c, const struct guest_insn *i, uint64_t address)
+{
+    uint64_t target = address + i->length + (uint64_t)i->immediate;
+    return c->bits == 64 ? target : decode_operand_size(i) == 2 ? (uint16_t)target : (uint32_t)target;
+}
+
+// The guest page of ADDRESS as it is mapped now, or NULL.
+static const uint8_t *peek_page(struct compiler *c, uint64_t address)
+{
+    if ((address & PAGE_MASK) == c->page)
+        return c->host_page;
+    if ((address & PAGE_MASK) == c->peeked)
+        return c->peeked_host;
+    uint64_t gpa;
+    c->peeked = address & PAGE_MASK;
+    c->peeked_host = NULL;
+    if (page_peek(c->context->vcpu, c->peeked, &gpa))
+        c->peeked_host = address_space_dma(c->t->set->host.memory, gpa & PAGE_MASK, PAGE_SIZE, NULL);
+    return c->peeked_host;
+}
+
+// Which status flags the code at ADDRESS may read before it sets them.
+uint16_t flags_live_at(struct compiler *c, uint64_t address)
+{
+    uint16_t live = 0, dead = 0;
+    for (unsigned n = 0; n < 8; n++) {
+        const uint8_t *page = peek_page(c, address);
+        if (!page)
+            break;
+        unsigned in_page = address & ~PAGE_MASK;
+        struct guest_insn i;
+        if (decode_fields(&i, page + in_page, (unsigned)(PAGE_SIZE - in_page), c->bits) != DECODE_OK)
+            break;
+        const struct fact *f = fact_find(c->t->facts, &i, page + in_page);
+        if (f->class == FACT_SENSITIVE || (f->class > FACT_LOOP && f->class < FACT_PUSH))
+            break;
+        live |= f->flags_read & ~dead;
+        dead |= f->flags_set;
+        if (dead == FLAGS_ALL)
+            return live;
+        if ((f->class == FACT_JMP || f->class == FACT_CALL) && !i.has_modrm && i.opcode >= 0xe8) {
+            address = branch_target(c, &i, address);
+            continue;
+        }
+        if (f->class != FACT_PLAIN && f->class != FACT_LEA && f->class != FACT_PUSH && f->class != FACT_POP &&
+            f->class != FACT_NOP && f->class != FACT_LEAVE)
+            break;
+        address += i.length;
+    }
+    return live | (FLAGS_ALL & ~dead);
+}
+
+static void trace_liveness(struct compiler *c)
+{
+    struct trace_insn *last = &c->insns[c->count - 1];
+    uint16_t live = FLAGS_ALL;
+    uint64_t end = c->address + last->offset + last->insn.length;
+    if (!ends_trace(last))
+        live = flags_live_at(c, end);
+    else if ((last->fact.class == FACT_JMP || last->fact.class == FACT_CALL) && !last->insn.has_modrm)
+        live = flags_live_at(c, branch_target(c, &last->insn, c->address + last->offset));
+    for (unsigned n = c->count; n-- > 0;) {
+        struct trace_insn *i = &c->insns[n];
+        if (i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP)
+            live |= flags_live_at(c, branch_target(c, &i->insn, c->address + i->offset));
+        i->live_after = live;
+        live = (live & ~i->fact.flags_set) | i->fact.flags_read;
+        i->live_before = live;
+    }
+}
+
+// ---- Flags --------------------------------------------------------------------------------------------------------
+
+static void flags_save_sequence(struct emitter *e)
+{
+    emit_mov_reg(e, HOST_T, RAX);
+    emit8(e, 0x9f);                                 // lahf
+    emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0); // seto al
+    emit_op_mem(e, EMIT_66, 0x89, RAX, MEM_CONTEXT(saved_flags));
+    emit_mov_reg(e, RAX, HOST_T);
+}
+
+void flags_restore_sequence(struct emitter *e)
+{
+    emit_mov_reg(e, HOST_T, RAX);
+    emit_op_mem(e, 0, 0x0fb7, RAX, MEM_CONTEXT(saved_flags));
+    emit8(e, 0x04), emit8(e, 0x7f); // add al, 0x7f
+    emit8(e, 0x9e);                 // sahf
+    emit_mov_reg(e, RAX, HOST_T);
+}
+
+void flags_need_saved(struct compiler *c)
+{
+    if (!c->saved_valid && c->host_valid)
+        flags_save_sequence(&c->e);
+    c->saved_valid = true;
+}
+
+void flags_clobber(struct compiler *c)
+{
+    if (c->i->live_before)
+        flags_need_saved(c);
+    c->host_valid = false;
+    c->clobbered = true;
+}
+
+void flags_need_host(struct compiler *c)
+{
+    if (!c->host_valid && c->saved_valid)
+        flags_restore_sequence(&c->e);
+    c->host_valid = true;
+}
+
+// ---- Emission -----------------------------------------------------------------------------------------------------
+
+static void boundary_add(struct compiler *c, unsigned guest)
+{
+    struct boundary *b = &c->boundaries[c->boundary_count++];
+    *b = (struct boundary){.host = (uint32_t)(emit_here(&c->e) - c->block->host),
+                           .flags = c->host_valid ? FLAGS_HOST : FLAGS_SAVED,
+                           .guest = (uint16_t)guest};
+    b->fault = b->flags;
+}
+
+static void check_vector(struct compiler *c)
+{
+    if (c->vector_checked)
+        return;
+    flags_clobber(c);
+    emit_op_mem(&c->e, 0, 0x83, 7, MEM_CONTEXT(vector_loaded));
+    emit8(&c->e, 0);
+    stub_new(c, STUB_VECTOR, emit_jcc_forward(&c->e, 4));
+    c->vector_checked = true;
+}
+
+static void translate_one(struct compiler *c)
+{
+    const struct fact *f = &c->i->fact;
+    switch (f->class) {
+    case FACT_PLAIN:
+        if (f->vector)
+            check_vector(c);
+        translate_plain(c);
+        return;
+    case FACT_NOP:
+        return;
+    case FACT_LEA:
+        translate_lea(c);
+        return;
+    case FACT_DF:
+        emit_store_imm32(&c->e, c->i->insn.opcode == 0xfd ? FLAG_DF : 0, MEM_CONTEXT(direction));
+        return;
+    case FACT_JCC:
+        translate_jcc(c);
+        return;
+    case FACT_LOOP:
+        translate_loop(c);
+        return;
+    case FACT_JMP:
+        translate_jmp(c);
+        return;
+    case FACT_CALL:
+        translate_call(c);
+        return;
+    case FACT_RET:
+        translate_ret(c);
+        return;
+    case FACT_PUSH:
+        if (translate_push(c))
+            return;
+        break;
+    case FACT_POP:
+        if (translate_pop(c))
+            return;
+        break;
+    case FACT_LEAVE:
+        translate_leave(c);
+        return;
+    case FACT_SENSITIVE:
+        break;
+    default:
+        if (translate_system(c))
+            return;
+    }
+    translate_interpret(c);
+}
+
+// The entry of indirect jumps: HOST_A must be this block's address, and its page mapped as when it was translated.
+static void emit_indirect_entry(struct compiler *c, uint16_t live)
+{
+    struct emitter *e = &c->e;
+    c->block->indirect = emit_here(e);
+    if ((uint64_t)(int64_t)(int32_t)c->address == c->address) {
+        emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);
+        emit32(e, (uint32_t)c->address);
+    } else {
+        emit_mov_imm(e, HOST_T, c->address);
+        emit_op_reg(e, EMIT_W, 0x3b, HOST_A, HOST_T);
+    }
+    emit_jcc(e, 5, c->t->thunks.lookup);
+    emit_op_mem(e, 0, 0x81, 7, MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(c->page, c->mode)));
+    emit32(e, c->block->page_id);
+    emit_jcc(e, 5, c->t->thunks.lookup);
+    if (live)
+        flags_restore_sequence(e);
+}
+
+// Bytes of the mapping check in front of a link to another page: without and with flags that live across it.
+#define CHECK_DEAD 24
+#define CHECK_LIVE 48
+
+static void emit_link_stub(struct compiler *c, struct stub *s)
+{
+    struct emitter *e = &c->e;
+    uint8_t *check = NULL;
+    bool cross = (s->target & PAGE_MASK) != c->page;
+    if (cross) { // filled in by link_make()
+        check = emit_here(e);
+        for (unsigned n = 0; n < (s->live ? CHECK_LIVE : CHECK_DEAD); n += 8)
+            emit_nop(e, 8);
+    }
+    if (s->field)
+        emit_patch(e, s->field);
+    if (cross && s->live)
+        flags_restore_sequence(e);
+    emit_mov_imm(e, HOST_A, s->target);
+    emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5); // lea r14, [rip + 5]
+    emit_jmp(e, c->t->thunks.link);
+    struct link_site site = {.field = s->field ? host32(s->field + e->shift) : host32(c->block->host + 1),
+                             .check = host32(check),
+                             .block = (uint32_t)(c->block - c->t->blocks),
+                             .live = s->live};
+    emit_bytes(e, &site, sizeof site);
+}
+
+static void emit_slow_stub(struct compiler *c, struct stub *s)
+{
+    struct emitter *e = &c->e;
+    unsigned kind = fast_kind_of(c);
+    emit_patch(e, s->field);
+    int32_t tag =
+        (int32_t)(offsetof(struct context, tlb) + sizeof(struct fast_entry) * FAST_SIZE * kind +
+                  (s->use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read)));
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, (struct mem){HOST_T, NO_REG, 0, true, tag}); // the address again
+    emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
+    emit_jmp(e, c->t->thunks.slow);
+    uint8_t *site_at = e->at;
+    struct slow_site site = {.resume = host32(s->core + e->shift),
+                             .after = host32(s->core_end + e->shift),
+                             .size = s->size,
+                             .use = s->use,
+                             .kind = (uint8_t)kind,
+                             .guest = s->guest,
+                             .length = s->boundary_after ? s->length : 0,
+                             .flags_after = s->flags_after,
+                             .block = (uint32_t)(c->block - c->t->blocks)};
+    uint8_t *copy_at = e->at + sizeof site;
+    site.copy = host32(copy_at + e->shift);
+    emit_bytes(e, &site, sizeof site);
+    emit_bytes(e, s->core, (unsigned)(s->core_end - s->core));
+    emit_lea_code(e, HOST_T, site_at + e->shift);
+    emit_jmp(e, c->t->thunks.commit);
+}
+
+static void emit_system_stub(struct compiler *c, struct stub *s)
+{
+    struct emitter *e = &c->e;
+    emit_patch(e, s->field);
+    emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
+    emit_jmp(e, c->t->thunks.system);
+    struct system_site site = {.after = host32(s->core + e->shift),
+                               .op = s->op,
+                               .size = (uint8_t)s->size,
+                               .opcode = s->opcode,
+                               .rep = s->rep,
+                               .rip = s->target,
+                               .next = s->next};
+    emit_bytes(e, &site, sizeof site);
+}
+
+static void emit_stubs(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    for (unsigned n = 0; n < c->stub_count; n++) {
+        struct stub *s = &c->stubs[n];
+        switch (s->kind) {
+        case STUB_SLOW:
+            emit_slow_stub(c, s);
+            break;
+        case STUB_LINK:
+            emit_link_stub(c, s);
+            break;
+        case STUB_SYSTEM:
+            emit_system_stub(c, s);
+            break;
+        case STUB_INTERPRET:
+            emit_patch(e, s->field);
+            emit_mov_imm(e, HOST_A, s->target);
+            emit_jmp(e, c->t->thunks.interpret_saved);
+            break;
+        case STUB_VECTOR:
+            emit_patch(e, s->field);
+            emit_lea_code(e, HOST_T, s->field + 4 + e->shift);
+            emit_jmp(e, c->t->thunks.vector);
+            break;
+        }
+    }
+}
+
+static struct block *finish(struct compiler *c)
+{
+    struct translator *t = c->t;
+    struct block *b = c->block;
+    struct trace_insn *last = &c->insns[c->count - 1];
+    b->length = last->offset + last->insn.length;
+    // The way out of a dead block: its entry is patched to jump here, later to its successor.
+    uint8_t *leave = emit_here(&c->e);
+    struct stub dead = {.kind = STUB_LINK, .target = c->address, .live = FLAGS_ALL};
+    emit_link_stub(c, &dead);
+    b->leave = leave;
+    while ((uintptr_t)c->e.at & 7)
+        emit8(&c->e, 0xcc);
+    b->boundary = (struct boundary *)c->e.at;
+    emit_bytes(&c->e, c->boundaries, c->boundary_count * sizeof *c->boundaries);
+    b->boundaries = c->boundary_count;
+    b->end = emit_here(&c->e);
+    if (c->e.overflow)
+        return NULL;
+    c->context->counters.translations++;
+    c->context->counters.translated_bytes += b->length;
+    c->context->counters.host_bytes += b->end - b->indirect;
+    t->used = ALIGN_UP((size_t)(b->end - t->code), (size_t)16);
+    if (t->perf_map)
+        fprintf(t->perf_map, "%lx %lx guest_%lx_%x\n", (unsigned long)(uintptr_t)b->indirect,
+                (unsigned long)(b->end - b->indirect), (unsigned long)b->address, b->mode);
+    block_publish(t, b);
+    return b;
+}
+
+struct block *block_translate(struct context *context, uint64_t address, uint32_t mode, uint64_t ram_page)
+{
+    struct translator *t = context->translator;
+    struct block *block = block_new(t, address, mode, ram_page);
+    if (!block)
+        return NULL;
+    static _Thread_local struct compiler compiler; // large
+    struct compiler *c = &compiler;
+    c->context = context;
+    c->t = t;
+    c->block = block;
+    c->address = address;
+    c->page = address & PAGE_MASK;
+    c->host_page = t->set->host.ram->host + ram_page;
+    c->mode = mode;
+    c->bits = mode & MODE_64 ? 64 : 32;
+    c->count = c->boundary_count = c->stub_count = 0;
+    c->peeked = 1;
+    c->host_valid = true;
+    c->saved_valid = c->vector_checked = c->ended = c->no_boundary = false;
+    c->e = (struct emitter){
+        .at = t->code_write + t->used, .end = t->code_write + t->limit, .shift = t->code - t->code_write};
+    block->page_id = code_page_id(t, c->page, mode, ram_page);
+    trace_collect(c);
+    trace_liveness(c);
+    emit_indirect_entry(c, c->insns[0].live_before);
+    while ((uintptr_t)emit_here(&c->e) & 7)
+        emit_nop(&c->e, 8 - ((uintptr_t)emit_here(&c->e) & 7));
+    block->host = emit_here(&c->e);
+    emit_nop(&c->e, 5); // where a dead block is cut off
+    for (unsigned n = 0; n < c->count; n++) {
+        c->i = &c->insns[n];
+        if (!c->no_boundary)
+            boundary_add(c, c->i->offset);
+        c->no_boundary = c->clobbered = false;
+        translate_one(c);
+        if (c->clobbered)
+            c->boundaries[c->boundary_count - 1].fault = FLAGS_SAVED;
+        if (c->ended)
+            break;
+    }
+    if (!c->ended) {
+        uint64_t next = next_address(c);
+        boundary_add(c, (unsigned)(next - address));
+        if (c->i->live_after)
+            flags_need_host(c);
+        emit_link(c, next);
+    }
+    block->stubs = emit_here(&c->e);
+    emit_stubs(c);
+    return finish(c);
+}
+
+// ---- Links --------------------------------------------------------------------------------------------------------
+
+// Lets the exit at SITE go straight to TARGET. Other vCPUs may run both.
+void link_make(struct translator *t, const struct link_site *site, struct block *target)
+{
+    const struct block *from = &t->blocks[site->block];
+    const uint8_t *go = target->host;
+    uint64_t page = target->address & PAGE_MASK;
+    if (page != (from->address & PAGE_MASK)) {
+        if (!site->check)
+            return;
+        const uint8_t *check = (const uint8_t *)(uintptr_t)site->check;
+        struct emitter e = {.at = writable(t, check), .shift = t->code - t->code_write};
+        unsigned size = site->live ? CHECK_LIVE : CHECK_DEAD;
+        e.end = e.at + size;
+        if (*e.at == 0x65)
+            return; // made before, to another page that is mapped there in another address space
+        const uint8_t *miss = check + size;
+        emit_op_mem(&e, 0, 0x81, 7,
+                    MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(page, target->mode)));
+        emit32(&e, target->page_id);
+        emit_jcc(&e, 5, miss);
+        if (site->live)
+            flags_restore_sequence(&e);
+        emit_jmp(&e, target->host);
+        g_assert(!e.overflow);
+        go = check;
+    }
+    const uint8_t *field = (const uint8_t *)(uintptr_t)site->field;
+    int32_t rel = (int32_t)(go - (field + 4));
+    __atomic_store_n((int32_t *)writable(t, field), rel, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The compiler of one block: its instructions, where the flags are, and the stubs that go behind the block.
+#ifndef CLOCHE_TRANSLATE_COMPILE_H
+#define CLOCHE_TRANSLATE_COMPILE_H
+
+#include "core/cpu/translate/emit.h"
+
+#define TRACE_MAX   48 // instructions
+#define TRACE_JUMPS 6  // conditional jumps that a trace runs past
+#define STUBS_MAX   (TRACE_MAX * 3 + 8)
+
+struct trace_insn {
+    struct guest_insn insn;
+    struct fact fact;
+    const uint8_t *bytes;
+    uint16_t offset;                  // from the block's address
+    uint16_t live_before, live_after; // status flags
+};
+
+enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET };
+
+struct stub {
+    uint8_t kind;   // enum stub_kind
+    uint8_t *field; // writable rel32 that jumps to the stub
+    // STUB_SLOW
+    uint8_t *core, *core_end; // writable range of the access that the stub repeats
+    uint16_t size, guest;
+    uint8_t use, length, flags_after;
+    bool boundary_after;
+    bool core_known;
+    // STUB_LINK
+    uint64_t target;
+    uint16_t live;
+    // STUB_SYSTEM
+    uint64_t next;
+    uint8_t op, opcode, rep;
+};
+
+struct compiler {
+    struct context *context;
+    struct translator *t;
+    struct block *block;
+    struct emitter e;
+    uint64_t address, page;   // of the block, of its page
+    const uint8_t *host_page; // guest bytes of the page
+    uint64_t peeked;          // another page that liveness looked at
+    const uint8_t *peeked_host;
+    uint32_t mode;
+    unsigned bits; // 32, 64
+    struct trace_insn insns[TRACE_MAX];
+    unsigned count;
+    struct trace_insn *i; // being emitted
+    struct boundary boundaries[TRACE_MAX + 1];
+    unsigned boundary_count;
+    struct stub stubs[STUBS_MAX];
+    unsigned stub_count;
+    bool host_valid, saved_valid; // where the guest's status flags are
+    bool clobbered;               // host flags were lost within the current instruction
+    bool vector_checked;
+    bool no_boundary; // the next instruction belongs to this one
+    bool ended;       // the last instruction left the block
+};
+
+// ---- Flags
+// Before host flags are clobbered in front of the current instruction.
+void flags_clobber(struct compiler *c);
+// Host flags hold the guest's from here on (HOST_T may be lost).
+void flags_need_host(struct compiler *c);
+// The saved copy holds the guest's.
+void flags_need_saved(struct compiler *c);
+void flags_restore_sequence(struct emitter *e);
+// After an instruction that changed (some) flags natively.
+static inline void flags_changed(struct compiler *c)
+{
+    c->host_valid = true;
+    c->saved_valid = false;
+}
+#define FLAGS_ALL FLAGS_STATUS
+
+// ---- translate_memory.c
+// Linear address of the current instruction's memory operand to HOST_A. Flags are lost; HOST_T may be.
+void emit_address(struct compiler *c);
+// Effective address without segment base.
+void emit_effective(struct compiler *c);
+// Checks SIZE bytes at HOST_A for USE and makes it a host address. Then the core follows, closed by check_end().
+void check_begin(struct compiler *c, unsigned size, unsigned use);
+// BOUNDARY: the instruction is complete after the core.
+void check_end(struct compiler *c, bool boundary);
+void translate_plain(struct compiler *c);
+void translate_lea(struct compiler *c);
+// Guest register to a host register that may be read: itself, or SCRATCH loaded with it.
+unsigned guest_to_host(struct compiler *c, unsigned guest, unsigned scratch);
+void store_guest(struct compiler *c, unsigned guest, unsigned host); // 64 bits
+
+// ---- translate_flow.c
+void translate_jcc(struct compiler *c);
+void translate_loop(struct compiler *c);
+void translate_jmp(struct compiler *c);
+void translate_call(struct compiler *c);
+void translate_ret(struct compiler *c);
+void emit_link(struct compiler *c, uint64_t target); // jmp, at the end of the block
+void translate_interpret(struct compiler *c);        // leave, to have this instruction interpreted
+
+// ---- translate_stack.c
+bool translate_push(struct compiler *c); // false: leave it to the interpreter
+bool translate_pop(struct compiler *c);
+void translate_leave(struct compiler *c);
+
+// ---- translate_system.c
+bool translate_system(struct compiler *c);
+
+uint16_t flags_live_at(struct compiler *c, uint64_t address);
+static inline uint64_t insn_address(const struct compiler *c)
+{
+    return c->address + c->i->offset;
+}
+static inline uint64_t next_address(const struct compiler *c)
+{
+    uint64_t a = insn_address(c) + c->i->insn.length;
+    return c->bits == 64 ? a : (uint32_t)a;
+}
+static inline unsigned fast_kind_of(const struct compiler *c)
+{
+    return c->mode & MODE_USER ? FAST_USER : c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL;
+}
+static inline unsigned stack_size(const struct compiler *c)
+{
+    return c->bits == 64 ? 8 : 4;
+}
+struct stub *stub_new(struct compiler *c, unsigned kind, uint8_t *field);
+
+#endif

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The engine: from struct vcpu into translated code and back.
+#include <string.h>
+
+#include "core/cpu/interpret/interpret.h"
+#include "core/cpu/thread.h"
+#include "core/cpu/translate/translate.h"
+
+// ---- State ----------------------------------------------------------------------------------------------------------
+
+void context_load(struct context *c)
+{
+    struct vcpu *v = c->vcpu;
+    memcpy(c->high, &v->gpr[13], sizeof c->high);
+    c->fs_base = v->seg[FS].base;
+    c->gs_base = v->seg[GS].base;
+    c->saved_flags = (uint32_t)((v->rflags & 0xd7) << 8 | (v->rflags >> 11 & 1));
+    c->other_flags = (uint32_t)(v->rflags & ~(uint64_t)(FLAGS_STATUS | FLAG_DF | FLAG_IF | FLAG_RF));
+    c->interrupt_flag = v->rflags & FLAG_IF;
+    c->direction = v->rflags & FLAG_DF;
+    uint64_t mask = v->xcr0 | XCR0_X87 | XCR0_SSE;
+    c->vector_mask[0] = (uint32_t)mask;
+    c->vector_mask[1] = (uint32_t)(mask >> 32);
+    v->xsave.xstate_bv = mask;
+    v->xsave.xcomp_bv = 0;
+    v->xsave.mxcsr &= 0xffff;
+}
+
+void context_store(struct context *c)
+{
+    struct vcpu *v = c->vcpu;
+    memcpy(&v->gpr[13], c->high, sizeof c->high);
+    v->rflags = c->other_flags | c->interrupt_flag | c->direction | (c->host_flags & FLAGS_STATUS) | FLAG_1;
+}
+
+// ---- Where code is --------------------------------------------------------------------------------------------------
+
+// Translates the page of ADDRESS for execution. False: it faults, or is not RAM.
+bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ram_page)
+{
+    struct vcpu *v = c->vcpu;
+    uint64_t page = address & PAGE_MASK;
+    unsigned slot = fetch_slot(page, mode);
+    if (c->fetch_info[slot].page == page && c->fetch_info[slot].mode == mode) {
+        *ram_page = c->fetch_info[slot].ram_page;
+        return true;
+    }
+    struct page_walk walk;
+    uint32_t error;
+    uint64_t cr2 = v->cr2;
+    if (((mode & MODE_64) && !vcpu_canonical(address)) ||
+        !page_walk(v, address, ACCESS_FETCH | (mode & MODE_USER ? ACCESS_USER : 0), &walk, &error)) {
+        v->cr2 = cr2;
+        return false;
+    }
+    struct mapping m;
+    uint64_t gpa = walk.gpa & PAGE_MASK;
+    if (!address_space_lookup(v->set->host.memory, gpa, &m) || !m.host || gpa + PAGE_SIZE > m.start + m.size)
+        return false;
+    *ram_page = m.ram_offset + (gpa - m.start);
+    struct translator *t = c->translator;
+    g_mutex_lock(&t->lock);
+    c->fetch[slot] = code_page_id(t, page, mode, *ram_page);
+    g_mutex_unlock(&t->lock);
+    c->fetch_info[slot].page = page;
+    c->fetch_info[slot].mode = mode;
+    c->fetch_info[slot].ram_page = *ram_page;
+    return true;
+}
+
+static void flush_fetch(struct vcpu *v, void *opaque)
+{
+    struct context *c = v->engine_state;
+    for (unsigned n = 0; n < FETCH_SIZE; n++) {
+        c->fetch[n] = 0;
+        c->fetch_info[n].page = 1;
+    }
+}
+
+// The block of ADDRESS, translated if need be. NULL: interpret.
+static struct block *block_get(struct context *c, uint64_t address, uint32_t mode)
+{
+    struct translator *t = c->translator;
+    struct ram *ram = c->vcpu->set->host.ram;
+    for (;;) {
+        uint64_t ram_page;
+        if (!fetch_page(c, address, mode, &ram_page))
+            return NULL;
+        struct block *b = block_find(t, address, mode, ram_page);
+        if (b)
+            return b;
+        if (!(ram_tracked(ram, ram_page) & TRACK_CODE)) {
+            ram_track(ram, ram_page, TRACK_CODE); // waits for other vCPUs: not under the lock
+            continue;
+        }
+        g_mutex_lock(&t->lock);
+        b = block_find(t, address, mode, ram_page);
+        if (!b)
+            b = block_translate(c, address, mode, ram_page);
+        bool full = !b;
+        if (full)
+            translator_flush_cache(t);
+        g_mutex_unlock(&t->lock);
+        if (!full)
+            return b;
+        c->counters.cache_flushes++;
+        cpu_set_run_on_all(c->vcpu->set, flush_fetch, NULL);
+    }
+}
+
+// ---- The loop
+// ---------------------------------------------------------------------------------------------------------
+
+typedef void enter_fn(struct context *c, const void *host);
+
+// Runs from BLOCK until something needs C.
+static void enter(struct context *c, struct block *block)
+{
+    context_load(c);
+    c->exit_reason = EXIT_LOOKUP;
+    c->counters.enters++;
+    ((enter_fn *)(uintptr_t)c->translator->thunks.enter)(c, block->host);
+    atomic_store(&c->kicked, 0);
+    if (c->exit_reason != EXIT_ABORTED)
+        context_store(c);
+}
+
+// A direct link that was not made yet: RIP is its target.
+static void make_link(struct context *c, uint32_t mode)
+{
+    struct translator *t = c->translator;
+    uint64_t generation = t->generation;
+    struct link_site site;
+    memcpy(&site, (const void *)(uintptr_t)c->link_site, sizeof site);
+    struct block *b = mode & MODE_UNSUPPORTED ? NULL : block_get(c, c->vcpu->rip, mode);
+    if (!b)
+        return;
+    g_mutex_lock(&t->lock);
+    if (t->generation == generation && !b->dead) {
+        link_make(t, &site, b);
+        c->counters.links++;
+    }
+    g_mutex_unlock(&t->lock);
+}
+
+static bool deliver_interrupts(struct vcpu *v, uint32_t bits)
+{
+    if ((bits & ATTENTION_NMI) && !v->nmi_blocked && !v->interrupt_shadow) {
+        atomic_fetch_and(&v->attention, ~(uint32_t)ATTENTION_NMI);
+        return vcpu_deliver(v, EVENT_NMI, EXCEPTION_NMI, -1);
+    }
+    if ((bits & ATTENTION_INTERRUPT) && (v->rflags & FLAG_IF) && !v->interrupt_shadow) {
+        atomic_fetch_and(&v->attention, ~(uint32_t)ATTENTION_INTERRUPT);
+        int vector = vcpu_take_interrupt(v);
+        if (vector >= 0)
+            return vcpu_deliver(v, EVENT_EXTERNAL, (unsigned)vector, -1);
+    }
+    return true;
+}
+
+#define INTERPRET_SLICE 64 // instructions in a mode that is not translated
+
+static enum engine_exit translate_run(struct vcpu *v)
+{
+    struct context *c = v->engine_state;
+    signals_prepare_thread(c);
+    atomic_store(&c->kicked, 0);
+    for (;;) {
+        uint32_t bits = atomic_load(&v->attention);
+        if (bits & ATTENTION_FLUSH)
+            vcpu_run_queued(v);
+        if (bits & (ATTENTION_STOP | ATTENTION_INIT | ATTENTION_SIPI | ATTENTION_RESET))
+            return ENGINE_EXIT_ATTENTION;
+        if (G_UNLIKELY(bits & (ATTENTION_INTERRUPT | ATTENTION_NMI)) && !deliver_interrupts(v, bits))
+            return ENGINE_EXIT_SHUTDOWN;
+        uint32_t mode = mode_of(v);
+        uint64_t limit = 1;
+        if (!(mode & MODE_UNSUPPORTED)) {
+            uint64_t rip = mode & MODE_64 ? v->rip : (uint32_t)v->rip;
+            struct block *b = block_get(c, rip, mode);
+            if (b) {
+                c->mode = mode;
+                enter(c, b);
+                if (c->exit_reason == EXIT_LINK)
+                    make_link(c, mode_of(v));
+                if (c->exit_reason != EXIT_INTERPRET)
+                    continue;
+            }
+            c->counters.interpreted++;
+        } else {
+            limit = v->interrupt_shadow ? 1 : INTERPRET_SLICE;
+            c->counters.interpreted_mode++;
+        }
+        enum engine_exit exit = interpret_run(v, limit);
+        if (exit != ENGINE_EXIT_ATTENTION)
+            return exit;
+    }
+}
+
+// ---- The engine
+// -------------------------------------------------------------------------------------------------------
+
+static bool translate_probe(GError **error)
+{
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("sse2")) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "The translator needs an x86-64 processor.");
+        return false;
+    }
+    return true;
+}
+
+static bool translate_set_init(struct cpu_set *set, GError **error)
+{
+    if (!signals_install(error) || !interpret_set_init(set, error))
+        return false;
+    struct translator *t = g_new0(struct translator, 1);
+    set->engine_state = t;
+    // The arena holds a context for every processor that the set may have.
+    unsigned count = set->count;
+    set->count = VCPU_MAX;
+    bool ok = translator_init(t, set, error);
+    set->count = count;
+    if (!ok) {
+        translator_clear(t);
+        g_free(t);
+        set->engine_state = NULL;
+        return false;
+    }
+    return true;
+}
+
+static void translate_set_free(struct cpu_set *set)
+{
+    struct translator *t = set->engine_state;
+    if (!t)
+        return;
+    interpret_set_free(set);
+    translator_clear(t);
+    g_free(t);
+    set->engine_state = NULL;
+}
+
+static bool translate_vcpu_init(struct vcpu *v, GError **error)
+{
+    struct translator *t = v->set->engine_state;
+    struct context *c = (struct context *)(t->arena + CONTEXT_SIZE * v->index);
+    c->self = c;
+    c->vcpu = v;
+    c->translator = t;
+    c->host_mxcsr = 0x1f80;
+    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
+        c->fill_count[kind] = FILL_LOG + 1; // all slots
+    v->engine_state = c;
+    tlb_flush(c);
+    if (!t->tracking) { // behind the interpreter's own
+        t->tracking = true;
+        const struct ram_tracker *old = &v->set->host.ram->trackers[__builtin_ctz(TRACK_CODE)];
+        t->next_tracker = old->fn;
+        t->next_tracker_opaque = old->opaque;
+        ram_set_tracker(v->set->host.ram, TRACK_CODE, translator_written, t);
+    }
+    return true;
+}
+
+static void translate_vcpu_free(struct vcpu *v)
+{
+    v->engine_state = NULL;
+}
+
+static void translate_kick(struct vcpu *v)
+{
+    context_kick(v->engine_state);
+}
+
+static void translate_flush_tlb(struct vcpu *v)
+{
+    tlb_flush(v->engine_state);
+}
+
+static void translate_flush_page(struct vcpu *v, uint64_t linear)
+{
+    tlb_flush_page(v->engine_state, linear);
+}
+
+static void translate_revoke_page(struct vcpu *v, uint64_t ram_offset)
+{
+    tlb_revoke(v->engine_state, ram_offset);
+}
+
+const struct engine engine_translate = {
+    .name = "translate",
+    .probe = translate_probe,
+    .set_init = translate_set_init,
+    .set_free = translate_set_free,
+    .vcpu_init = translate_vcpu_init,
+    .vcpu_free = translate_vcpu_free,
+    .run = translate_run,
+    .kick = translate_kick,
+    .flush_tlb = translate_flush_tlb,
+    .flush_page = translate_flush_page,
+    .revoke_page = translate_revoke_page,
+    .describe = translate_describe,
+};

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Behind the inline TLB check: fills, devices, tracked pages, accesses over a page border; look-ups of indirect jumps.
+//
+// This file is built without vector registers: the guest's vector state may be in the processor. Calls into the rest of
+// the monitor are bracketed by foreign_begin() and foreign_end().
+#include "core/cpu/translate/system.h"
+
+#pragma GCC target("general-regs-only")
+
+static inline uint64_t invalid_tag(unsigned slot)
+{
+    return (uint64_t)(slot ^ 1) << PAGE_SHIFT; // no address of this slot has it
+}
+
+// ---- TLB ------------------------------------------------------------------------------------------------------------
+
+static void entry_clear(struct context *c, unsigned kind, unsigned slot)
+{
+    struct fast_entry *e = &c->tlb[kind][slot];
+    e->read = e->write = invalid_tag(slot);
+    c->tlb_ram[kind][slot] = UINT64_MAX;
+}
+
+static void kind_flush(struct context *c, unsigned kind)
+{
+    if (c->fill_count[kind] <= FILL_LOG) {
+        for (unsigned n = 0; n < c->fill_count[kind]; n++)
+            entry_clear(c, kind, c->fill_log[kind][n]);
+    } else {
+        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
+            entry_clear(c, kind, slot);
+    }
+    c->fill_count[kind] = 0;
+}
+
+void tlb_flush(struct context *c)
+{
+    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
+        kind_flush(c, kind);
+    for (unsigned n = 0; n < FETCH_SIZE; n++) {
+        c->fetch[n] = 0;
+        c->fetch_info[n].page = 1;
+    }
+    near_mappings_drop(c);
+    c->counters.flushes++;
+}
+
+void tlb_flush_page(struct context *c, uint64_t address)
+{
+    unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
+    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
+        entry_clear(c, kind, slot);
+    uint64_t page = address & PAGE_MASK;
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        if (c->fetch_info[n].page == page) {
+            c->fetch[n] = 0;
+            c->fetch_info[n].page = 1;
+        }
+}
+
+void tlb_revoke(struct context *c, uint64_t ram_offset)
+{
+    ram_offset &= PAGE_MASK;
+    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
+        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
+            if (c->tlb_ram[kind][slot] == ram_offset)
+                c->tlb[kind][slot].write = invalid_tag(slot);
+    c->counters.revocations++;
+}
+
+static void tlb_fill(struct context *c, unsigned kind, uint64_t address, uint64_t ram_page, bool writable)
+{
+    unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
+    struct fast_entry *e = &c->tlb[kind][slot];
+    uint64_t page = address & PAGE_MASK;
+    bool keeps_write = e->write == page && c->tlb_ram[kind][slot] == ram_page;
+    if (e->read == invalid_tag(slot) && e->write == invalid_tag(slot)) {
+        if (c->fill_count[kind] < FILL_LOG)
+            c->fill_log[kind][c->fill_count[kind]] = (uint16_t)slot;
+        if (c->fill_count[kind] <= FILL_LOG)
+            c->fill_count[kind]++;
+    }
+    e->read = page;
+    e->write = writable || keeps_write ? page : invalid_tag(slot);
+    e->host = (uint64_t)(uintptr_t)c->vcpu->set->host.ram->host + ram_page;
+    e->delta = e->host - page;
+    c->tlb_ram[kind][slot] = ram_page;
+    c->counters.fills++;
+}
+
+// ---- What is at an address ------------------------------------------------------------------------------------------
+
+enum target_kind { TARGET_FAULT, TARGET_RAM, TARGET_TRACKED, TARGET_DEVICE };
+
+struct target {
+    enum target_kind kind;
+    uint64_t gpa, ram_offset;
+    uint8_t *host;
+};
+
+// What the TLB may know of it is filled in.
+static void target_use(struct context *c, uint64_t address, unsigned kind, bool write, bool dirty,
+                       const struct near_mapping *m, struct target *t)
+{
+    t->ram_offset = m->ram_offset + (t->gpa - m->start);
+    t->host = m->host + (t->gpa - m->start);
+    bool tracked = ram_tracked(c->vcpu->set->host.ram, t->ram_offset) != 0;
+    t->kind = write && tracked ? TARGET_TRACKED : TARGET_RAM;
+    // A mapping smaller than a page cannot be in the TLB.
+    uint64_t page = t->gpa & PAGE_MASK;
+    if (page >= m->start && page + PAGE_SIZE <= m->start + m->size)
+        tlb_fill(c, kind, address, t->ram_offset & PAGE_MASK, (write || dirty) && m->writable && !tracked);
+}
+
+// The usual case, without foreign code. False: not decided.
+static bool target_find_short(struct context *c, uint64_t address, unsigned kind, bool write, struct target *t)
+{
+    bool dirty;
+    if (!short_walk(c, address, kind, write, &t->gpa, &dirty))
+        return false;
+    const struct near_mapping *m = near_mapping_find(c, t->gpa);
+    if (!m || (write && !m->writable))
+        return false;
+    c->counters.short_walks++;
+    target_use(c, address, kind, write, dirty, m, t);
+    return true;
+}
+
+// Foreign code: the caller brackets it.
+static void target_find(struct context *c, uint64_t address, unsigned kind, bool write, struct target *t)
+{
+    struct vcpu *v = c->vcpu;
+    struct page_walk walk;
+    uint32_t error;
+    unsigned access = (write ? ACCESS_WRITE : ACCESS_READ) | (kind == FAST_USER ? ACCESS_USER : 0);
+    t->kind = TARGET_FAULT;
+    v->rflags = (v->rflags & ~(uint64_t)FLAG_AC) | (c->other_flags & FLAG_AC);
+    if ((c->mode & MODE_64) && !vcpu_canonical(address))
+        return;
+    uint64_t cr2 = v->cr2;
+    c->counters.walks++;
+    if (!page_walk(v, address, access, &walk, &error)) {
+        v->cr2 = cr2;
+        return;
+    }
+    t->gpa = walk.gpa;
+    for (unsigned n = 0; n < walk.levels; n++)
+        near_mapping_get(c, walk.table[n]);
+    const struct near_mapping *m = near_mapping_get(c, walk.gpa);
+    t->kind = TARGET_DEVICE;
+    if (m && (!write || m->writable))
+        target_use(c, address, kind, write, write, m, t);
+}
+
+bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool write)
+{
+    struct target t;
+    if (!target_find_short(c, address, kind, write, &t)) {
+        bool loaded = foreign_begin(c);
+        target_find(c, address, kind, write, &t);
+        foreign_end(c, loaded);
+    }
+    const struct fast_entry *e = &c->tlb[kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
+    return t.kind == TARGET_RAM && (write ? e->write : e->read) == (address & PAGE_MASK);
+}
+
+// ---- The slow path --------------------------------------------------------------------------------------------------
+
+enum pending_kind { PENDING_NONE, PENDING_TRACKED, PENDING_DEVICE, PENDING_CROSSING };
+
+static uint64_t site_rip(const struct context *c, const struct slow_site *site)
+{
+    return c->translator->blocks[site->block].address + site->guest;
+}
+
+static uint64_t leave_to_interpret(struct context *c, const struct slow_site *site)
+{
+    c->slow_host = site_rip(c, site);
+    c->counters.interpreted_fault++;
+    return (uintptr_t)c->translator->thunks.interpret_saved;
+}
+
+static void device_read(struct context *c, uint64_t gpa, uint8_t *to, unsigned size)
+{
+    struct address_space *memory = c->vcpu->set->host.memory;
+    c->counters.mmio++;
+    c->vcpu->io_exits++;
+    if (size == 1 || size == 2 || size == 4 || size == 8)
+        store_le(to, size, address_space_load(memory, gpa, size));
+    else
+        address_space_read(memory, gpa, to, size);
+}
+
+static void device_write(struct context *c, uint64_t gpa, const uint8_t *from, unsigned size)
+{
+    struct address_space *memory = c->vcpu->set->host.memory;
+    c->counters.mmio++;
+    c->vcpu->io_exits++;
+    if (size == 1 || size == 2 || size == 4 || size == 8)
+        address_space_store(memory, gpa, load_le(from, size), size);
+    else
+        address_space_write(memory, gpa, from, size);
+}
+
+// An access over a page border goes through the bounce buffer, checked on both pages first.
+static uint64_t slow_crossing(struct context *c, const struct slow_site *site)
+{
+    uint64_t address = c->slow_address, second = (address | ~PAGE_MASK) + 1;
+    if (!(c->mode & MODE_64))
+        second = (uint32_t)second;
+    unsigned first_size = (unsigned)(PAGE_SIZE - (address & ~PAGE_MASK)), size = site->size;
+    bool write = site->use & USE_WRITE;
+    uint8_t *bounce = c->bounce + (address & 63);
+    struct target t[2];
+    c->counters.crossings++;
+    bool loaded = foreign_begin(c);
+    target_find(c, address, site->kind, write, &t[0]);
+    if (t[0].kind != TARGET_FAULT)
+        target_find(c, second, site->kind, write, &t[1]);
+    if (t[0].kind == TARGET_FAULT || t[1].kind == TARGET_FAULT) {
+        foreign_end(c, loaded);
+        return leave_to_interpret(c, site);
+    }
+    if (site->use & USE_READ) {
+        struct address_space *memory = c->vcpu->set->host.memory;
+        address_space_read(memory, t[0].gpa, bounce, first_size);
+        address_space_read(memory, t[1].gpa, bounce + first_size, size - first_size);
+    }
+    foreign_end(c, loaded);
+    c->slow_host = (uintptr_t)bounce;
+    c->pending.kind = write ? PENDING_CROSSING : PENDING_NONE;
+    c->pending.gpa[0] = t[0].gpa;
+    c->pending.gpa[1] = t[1].gpa;
+    c->pending.address = address;
+    c->pending.size = size;
+    return write || atomic_load_explicit(&c->kicked, memory_order_relaxed) ? site->copy : site->resume;
+}
+
+// The inline check failed. Returns where to go on; slow_host becomes HOST_A.
+uint64_t translate_slow(struct context *c)
+{
+    const struct slow_site *site = (const struct slow_site *)(uintptr_t)c->slow_site;
+    uint64_t address = c->slow_address;
+    if ((address & ~PAGE_MASK) + site->size > PAGE_SIZE)
+        return slow_crossing(c, site);
+    struct target t;
+    bool write = site->use & USE_WRITE;
+    uint64_t go = site->resume;
+    if (target_find_short(c, address, site->kind, write, &t) && t.kind == TARGET_RAM) {
+        c->pending.kind = PENDING_NONE;
+        c->slow_host = (uintptr_t)t.host;
+        return atomic_load_explicit(&c->kicked, memory_order_relaxed) ? site->copy : go;
+    }
+    bool loaded = foreign_begin(c);
+    target_find(c, address, site->kind, write, &t);
+    c->pending.kind = PENDING_NONE;
+    c->pending.gpa[0] = t.gpa;
+    c->pending.address = address;
+    c->pending.size = site->size;
+    switch (t.kind) {
+    case TARGET_FAULT:
+        go = leave_to_interpret(c, site);
+        break;
+    case TARGET_RAM:
+        c->slow_host = (uintptr_t)t.host;
+        if (atomic_load_explicit(&c->kicked, memory_order_relaxed))
+            go = site->copy;
+        break;
+    case TARGET_TRACKED:
+        c->counters.tracked_writes++;
+        ram_write_begin(c->vcpu->set->host.ram, t.ram_offset, site->size);
+        c->pending.kind = PENDING_TRACKED;
+        c->pending.ram_offset = t.ram_offset;
+        c->slow_host = (uintptr_t)t.host;
+        go = site->copy;
+        break;
+    case TARGET_DEVICE: {
+        uint8_t *bounce = c->bounce + (address & 63);
+        if (site->use & USE_READ)
+            device_read(c, t.gpa, bounce, site->size);
+        c->slow_host = (uintptr_t)bounce;
+        if (write)
+            c->pending.kind = PENDING_DEVICE;
+        go = site->copy;
+        break;
+    }
+    }
+    foreign_end(c, loaded);
+    return go;
+}
+
+// After the out-of-line copy of the access.
+uint64_t translate_commit(struct context *c)
+{
+    const struct slow_site *site = (const struct slow_site *)(uintptr_t)c->slow_site;
+    const uint8_t *bounce = c->bounce + (c->pending.address & 63);
+    if (c->pending.kind != PENDING_NONE) {
+        bool loaded = foreign_begin(c);
+        if (c->pending.kind == PENDING_TRACKED) {
+            ram_write_end(c->vcpu->set->host.ram, c->pending.ram_offset, c->pending.size);
+        } else if (c->pending.kind == PENDING_DEVICE) {
+            device_write(c, c->pending.gpa[0], bounce, c->pending.size);
+        } else {
+            unsigned first = (unsigned)(PAGE_SIZE - (c->pending.address & ~PAGE_MASK));
+            address_space_write(c->vcpu->set->host.memory, c->pending.gpa[0], bounce, first);
+            address_space_write(c->vcpu->set->host.memory, c->pending.gpa[1], bounce + first, c->pending.size - first);
+        }
+        c->pending.kind = PENDING_NONE;
+        foreign_end(c, loaded);
+    }
+    if (G_UNLIKELY(atomic_load(&c->kicked))) {
+        if (site->length) {
+            c->exit_reason = EXIT_KICK;
+            c->slow_host = site_rip(c, site) + site->length;
+            if (!(c->mode & MODE_64))
+                c->slow_host = (uint32_t)c->slow_host;
+            return (uintptr_t)(site->flags_after == FLAGS_HOST ? c->translator->thunks.exit_host
+                                                               : c->translator->thunks.exit_saved);
+        }
+        *(uint64_t *)(c->host_rsp - 8) |= FLAG_TF; // in the middle of an instruction: step to its end
+    }
+    return site->after;
+}
+
+// ---- Indirect jumps -------------------------------------------------------------------------------------------------
+
+uint64_t translate_lookup(struct context *c, uint64_t address)
+{
+    struct translator *t = c->translator;
+    c->counters.lookups++;
+    c->exit_reason = EXIT_LOOKUP;
+    unsigned slot = fetch_slot(address & PAGE_MASK, c->mode);
+    if (atomic_load(&c->kicked) || c->fetch_info[slot].page != (address & PAGE_MASK) ||
+        c->fetch_info[slot].mode != c->mode)
+        return (uintptr_t)t->thunks.exit_saved;
+    struct block *b = block_find(t, address, c->mode, c->fetch_info[slot].ram_page);
+    if (!b)
+        return (uintptr_t)t->thunks.exit_saved;
+    __atomic_store_n(&t->jumps[address & ((1u << JUMP_BITS) - 1)], (uint64_t)(uintptr_t)b->indirect, __ATOMIC_RELAXED);
+    return (uintptr_t)b->host;
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The translator's inside: the context that translated code reaches through gs, blocks, the code cache, the emitter's
+// client. How a guest instruction runs here:
+//
+//   run.c        finds the block for CS:RIP and this mode (cache.c), translating it on first use (compile.c), and
+//   enters it compile.c    decodes a trace, computes which flags live, and emits each instruction (translate_*.c)
+//   thunks.c     the few hand-written host sequences: enter, leave, slow path, commit, look-up
+//   slow.c       what the inline TLB check could not do: fills, devices, tracked pages, page crossings
+//   signal.c     kicks, and host faults inside translated code
+//
+// Host registers in translated code: guest RAX..R12 and RSP live in the host's own; guest R13-R15 live in the context.
+// r15 (HOST_A) and r14 (HOST_T) are temporaries, r13 (HOST_D) too. gs: the context. Host flags: guest status flags, or
+// the context's saved copy, as the compiler tracks; DF and all other flags live in the context.
+#ifndef CLOCHE_TRANSLATE_H
+#define CLOCHE_TRANSLATE_H
+
+#include <stdio.h>
+
+#include "core/cpu/arch.h"
+#include "core/cpu/translate/decode.h"
+
+enum { HOST_D = 13, HOST_T = 14, HOST_A = 15 };
+
+// ---- The software TLB ---------------------------------------------------------------------------------------------
+
+#define FAST_BITS 10
+#define FAST_SIZE (1u << FAST_BITS)
+struct fast_entry {
+    uint64_t read, write; // page address; a value of another slot where not allowed: no address matches
+    uint64_t host;        // host address of the page
+    uint64_t delta;       // host - guest
+};
+enum fast_kind { FAST_USER, FAST_KERNEL, FAST_KERNEL_AC, FAST_KINDS };
+
+#define FETCH_BITS 8
+#define FETCH_SIZE (1u << FETCH_BITS)
+
+#define FILL_LOG 256
+
+// ---- Modes: everything that changes what code means -----------------------------------------------------------------
+
+enum mode_bit {
+    MODE_32 = 1 << 0, // code size; neither: 16
+    MODE_64 = 1 << 1,
+    MODE_USER = 1 << 2, // CPL 3
+    MODE_AC = 1 << 3,   // supervisor with SMAP suspended
+    MODE_STACK32 = 1 << 4,
+    MODE_X87 = 1 << 5, // x87 and MMX instructions do not trap
+    MODE_SSE = 1 << 6,
+    MODE_AVX = 1 << 7,
+    MODE_AVX512 = 1 << 8,
+    MODE_CPL0 = 1 << 9,
+    MODE_SMAP = 1 << 10,        // CR4.SMAP: STAC and CLAC change the mode
+    MODE_UNSUPPORTED = 1 << 31, // interpreted
+};
+
+// ---- Counters of why
+// -------------------------------------------------------------------------------------------------
+
+#define TRANSLATE_COUNTERS(X)                                                                                          \
+    X(enters, "entries into translated code")                                                                          \
+    X(links, "direct links made")                                                                                      \
+    X(lookups, "indirect jumps looked up")                                                                             \
+    X(page_checks, "page links refused by the mapping check")                                                          \
+    X(translations, "blocks translated")                                                                               \
+    X(translated_bytes, "guest bytes translated")                                                                      \
+    X(host_bytes, "host bytes emitted")                                                                                \
+    X(invalidations, "blocks invalidated by writes to code")                                                           \
+    X(cache_flushes, "code cache flushes")                                                                             \
+    X(fills, "TLB entries filled")                                                                                     \
+    X(shadow_hits, "TLB fills served by shadow tables")                                                                \
+    X(short_walks, "TLB fills by the short walk")                                                                      \
+    X(walks, "TLB fills by the full guest table walk")                                                                 \
+    X(flushes, "TLB flushes")                                                                                          \
+    X(revocations, "page write revocations")                                                                           \
+    X(mmio, "device accesses")                                                                                         \
+    X(crossings, "accesses over a page border")                                                                        \
+    X(tracked_writes, "writes to tracked pages")                                                                       \
+    X(interpreted, "instructions given to the interpreter")                                                            \
+    X(interpreted_mode, "interpreter slices for modes that are not translated")                                        \
+    X(interpreted_fault, "instructions interpreted for their fault")                                                   \
+    X(system, "system instructions served without the interpreter")                                                    \
+    X(strings, "string operations")                                                                                    \
+    X(interpreted_string, "string operations given to the interpreter")                                                \
+    X(vector_loads, "vector state loads")                                                                              \
+    X(vector_saves, "vector state saves")                                                                              \
+    X(kicks, "kicks received in translated code")                                                                      \
+    X(steps, "host instructions stepped to a boundary")
+
+struct translate_counters {
+#define X(name, text) uint64_t name;
+    TRANSLATE_COUNTERS(X)
+#undef X
+};
+
+// ---- The context
+// ------------------------------------------------------------------------------------------------------
+
+enum exit_reason { EXIT_LOOKUP, EXIT_LINK, EXIT_INTERPRET, EXIT_KICK, EXIT_ABORTED, EXIT_VECTOR };
+
+struct translator;
+
+// Pieces of the physical map that walks and fills met last; dropped with the TLB.
+#define NEAR_MAPPINGS 4
+struct near_mapping {
+    uint64_t start, size; // size 0: empty
+    uint8_t *host;
+    uint64_t ram_offset;
+    bool writable;
+};
+
+// One per vCPU, in the arena; its own thread's, except `kicked`. Hot members first.
+struct context {
+    struct context *self;
+    struct vcpu *vcpu;
+    struct translator *translator;
+    uint64_t high[3];        // guest R13, R14, R15
+    uint32_t saved_flags;    // lahf form: OF in bit 0, the rest in bits 8-15
+    uint32_t other_flags;    // RFLAGS but for status flags, DF and IF
+    uint32_t direction;      // FLAG_DF or 0
+    uint32_t interrupt_flag; // FLAG_IF or 0
+    uint32_t vector_loaded;  // the guest's vector state is in the processor
+    _Atomic uint32_t kicked; // leave at the next boundary
+    uint32_t exit_reason;
+    uint64_t fs_base, gs_base;
+    uint64_t host_rsp, guest_rsp;
+    uint64_t save[12]; // thunks: rax, rcx, rdx, rsi, rdi, r8-r11
+    uint64_t slow_address, slow_site, slow_host, slow_value;
+    uint64_t link_site;
+    _Atomic uint64_t thread; // host thread id, 0 before the first run
+    uint64_t host_flags;
+    uint32_t host_mxcsr;
+    uint32_t vector_mask[2]; // of XSAVE and XRSTOR: edx:eax
+    uint32_t mode;
+    struct near_mapping near[NEAR_MAPPINGS];
+    uint32_t near_next;
+    // a write under way that the commit finishes
+    struct {
+        uint64_t address, gpa[2], ram_offset;
+        uint32_t size;
+        uint8_t kind;
+    } pending;
+    uint64_t generation; // of the code cache that `fetch` and the links refer to
+    uint8_t bounce[4096 + 128] __attribute__((aligned(64)));
+    uint32_t fetch[FETCH_SIZE]; // ids of pages that are mapped as they were when their code was translated
+    struct {
+        uint64_t page;
+        uint32_t mode, id;
+        uint64_t ram_page;
+    } fetch_info[FETCH_SIZE];
+    struct fast_entry tlb[FAST_KINDS][FAST_SIZE] __attribute__((aligned(64)));
+    uint64_t tlb_ram[FAST_KINDS][FAST_SIZE]; // ram offset of each entry's page
+    uint16_t fill_log[FAST_KINDS][FILL_LOG];
+    uint32_t fill_count[FAST_KINDS];
+    struct translate_counters counters;
+};
+
+// ---- Blocks
+// -----------------------------------------------------------------------------------------------------------
+
+enum flags_place { FLAGS_HOST, FLAGS_SAVED };
+
+// Where a guest instruction begins in host code: offsets from the block's start.
+struct boundary {
+    uint32_t host : 24;
+    uint32_t flags : 4; // enum flags_place, before the instruction
+    uint32_t fault : 4; // the same where its core faults
+    uint16_t guest;
+};
+
+struct block {
+    uint64_t address;  // linear, of its first byte
+    uint64_t ram_page; // ram offset of its page
+    uint32_t mode;
+    uint32_t page_id;
+    uint8_t *host;     // executable address: entry for direct links
+    uint8_t *indirect; // entry that verifies HOST_A
+    uint8_t *end;
+    uint8_t *stubs;  // end of the straight code
+    uint8_t *leave;  // where the entry of a dead block goes
+    uint16_t length; // guest bytes
+    uint16_t boundaries;
+    struct boundary *boundary;
+    bool dead;
+    uint32_t hash_next; // index + 1 in translator->blocks
+    uint32_t page_next; // next block of the same ram page
+};
+
+// One access that can leave the inline path; lies in the code cache behind its stub.
+struct slow_site {
+    uint32_t resume; // executable addresses (the arena lies below 4 GiB)
+    uint32_t copy;   // out-of-line copy of the access, ends in a commit
+    uint32_t after;  // first host instruction of the next guest instruction
+    uint16_t size;
+    uint8_t use;    // USE_READ | USE_WRITE
+    uint8_t kind;   // enum fast_kind
+    uint16_t guest; // offset of the instruction in its block
+    uint8_t length;
+    uint8_t flags_after; // enum flags_place
+    uint32_t block;      // index
+} __attribute__((packed));
+
+struct link_site {
+    uint32_t field; // executable address of the rel32 to patch
+    uint32_t check; // address of the page-check sequence to fill in, or 0
+    uint32_t block; // index of the block that leaves
+    uint32_t live;  // flags that the target needs (known when translated)
+} __attribute__((packed));
+
+struct thunks {
+    uint8_t *enter, *enter_end;                // enter(context, host address)
+    uint8_t *abort;                            // leave from inside `enter`
+    uint8_t *exit_host, *exit_saved;           // HOST_A: next RIP; context->exit_reason is set
+    uint8_t *link;                             // direct link not made yet: HOST_A: RIP, HOST_T: link_site
+    uint8_t *lookup;                           // indirect miss: HOST_A: RIP; flags are saved
+    uint8_t *interpret_host, *interpret_saved; // HOST_A: RIP of the instruction
+    uint8_t *slow, *slow_return;               // HOST_A: address, HOST_T: slow_site
+    uint8_t *commit;                           // HOST_T: slow_site
+    uint8_t *system;                           // HOST_T: system_site; flags are saved
+    uint8_t *vector;                           // HOST_T: resume address; loads vector state; flags lost
+    uint8_t *return_end;                       // end of the code that returns from helpers into blocks
+};
+
+#define HASH_BITS    16
+#define CONTEXT_SIZE ALIGN_UP(sizeof(struct context), 65536ull)
+
+struct translator {
+    struct cpu_set *set;
+    GMutex lock; // translation, links, invalidation
+    int memfd;
+    uint8_t *arena; // writable; contexts first
+    size_t arena_size;
+    uint8_t *code_write; // the code cache through its writable mapping
+    uint8_t *code;       // and through its executable one
+    size_t code_size;
+    size_t used, limit; // bytes of the current half; end of it
+    unsigned half;
+    struct thunks thunks;
+    uint64_t *jumps; // host address by low bits of the guest address, shared by all vCPUs
+    struct block *blocks;
+    uint32_t block_count, block_first, block_limit;
+    uint32_t hash[1 << HASH_BITS];
+    GHashTable *pages; // ram page -> struct code_page
+    GHashTable *ids;   // of mapped code pages
+    uint32_t next_page_id;
+    struct fact_table *facts;
+    uint64_t generation;
+    FILE *perf_map;
+    bool tracking;                // translator_written() is the tracker of code pages
+    ram_tracker_fn *next_tracker; // who was it before: the interpreter
+    void *next_tracker_opaque;
+    uint64_t features;
+};
+
+#define JUMP_BITS 16
+
+// cache.c
+bool translator_init(struct translator *t, struct cpu_set *set, GError **error);
+void translator_clear(struct translator *t);
+struct block *block_find(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page);
+struct block *block_new(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page);
+void block_publish(struct translator *t, struct block *block);
+struct block *block_at_host(struct translator *t, uint64_t host);
+void block_forward(struct translator *t, struct block *dead, struct block *now);
+void translator_written(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase);
+uint32_t code_page_id(struct translator *t, uint64_t page, uint32_t mode, uint64_t ram_page);
+void translator_flush_cache(struct translator *t);
+static inline uint32_t host32(const void *p)
+{
+    return (uint32_t)(uintptr_t)p;
+}
+static inline uint8_t *writable(struct translator *t, const void *executable)
+{
+    return t->code_write + ((const uint8_t *)executable - t->code);
+}
+static inline unsigned fetch_slot(uint64_t page, uint32_t mode)
+{
+    return (unsigned)((page >> PAGE_SHIFT) ^ (page >> 20) ^ (mode & MODE_USER ? 0x55 : 0) ^
+                      (mode & MODE_AC ? 0x2a : 0)) &
+           (FETCH_SIZE - 1);
+}
+
+// compile.c: translator lock held. NULL: the cache is full.
+struct block *block_translate(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page);
+void link_make(struct translator *t, const struct link_site *site, struct block *target);
+
+// thunks.c
+void thunks_emit(struct translator *t);
+
+// slow.c
+void tlb_flush(struct context *c);
+void tlb_flush_page(struct context *c, uint64_t address);
+void tlb_revoke(struct context *c, uint64_t ram_offset);
+uint64_t translate_slow(struct context *c);
+uint64_t translate_commit(struct context *c);
+uint64_t translate_lookup(struct context *c, uint64_t address);
+
+// Fills the entry of ADDRESS if it is plain memory and allowed. False: leave it to the interpreter.
+bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool write);
+
+// walk.c
+const struct near_mapping *near_mapping_find(struct context *c, uint64_t gpa);
+const struct near_mapping *near_mapping_get(struct context *c, uint64_t gpa);
+void near_mappings_drop(struct context *c);
+bool short_walk(struct context *c, uint64_t address, unsigned kind, bool write, uint64_t *gpa, bool *dirty);
+
+// system.c
+uint64_t translate_system_op(struct context *c);
+uint32_t mode_of(const struct vcpu *v);
+
+// run.c
+void context_load(struct context *c);  // from struct vcpu
+void context_store(struct context *c); // into struct vcpu
+bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ram_page);
+void vector_save(struct context *c);
+void vector_load(struct context *c);
+
+// signal.c
+bool signals_install(GError **error);
+void signals_prepare_thread(struct context *c);
+void context_kick(struct context *c);
+
+// describe.c
+char *translate_describe(struct cpu_set *set);
+
+#endif

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Memory operands through the software TLB, and plain instructions copied with re-encoded operands.
+#include "core/cpu/translate/compile.h"
+
+// ---- Guest registers that live in the context ---------------------------------------------------------------------
+
+static struct mem high_register(unsigned guest)
+{
+    return MEM_CONTEXT_AT(offsetof(struct context, high) + 8 * (guest - 13));
+}
+
+unsigned guest_to_host(struct compiler *c, unsigned guest, unsigned scratch)
+{
+    if (guest < 13)
+        return guest;
+    emit_load(&c->e, scratch, high_register(guest));
+    return scratch;
+}
+
+void store_guest(struct compiler *c, unsigned guest, unsigned host)
+{
+    if (guest < 13) {
+        if (guest != host)
+            emit_mov_reg(&c->e, guest, host);
+    } else {
+        emit_store(&c->e, host, high_register(guest));
+    }
+}
+
+// ---- Addresses ------------------------------------------------------------------------------------------------------
+
+void emit_effective(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    unsigned size = decode_address_size(i);
+    int64_t displacement = i->displacement;
+    if (i->encoding == ENCODING_EVEX && i->displacement_size == 1)
+        displacement *= c->i->fact.memory_size;
+    if (i->rip_relative) {
+        uint64_t address = next_address(c) + (uint64_t)displacement;
+        emit_mov_imm(e, HOST_A, size == 4 ? (uint32_t)address : address);
+        return;
+    }
+    struct mem m = {i->base, i->index, i->scale, false, (int32_t)displacement};
+    if (i->map == 0 && (i->opcode & 0xfc) == 0xa0) { // MOV with an absolute offset
+        uint64_t offset = load_le(c->i->bytes + i->immediate_at, i->immediate_size);
+        emit_mov_imm(e, HOST_A, offset);
+        return;
+    }
+    if (m.base == NO_REG && m.index == NO_REG) {
+        emit_mov_imm(e, HOST_A, size == 8 ? (uint64_t)(int64_t)m.disp : (uint32_t)m.disp);
+        return;
+    }
+    if (m.base != NO_REG)
+        m.base = guest_to_host(c, m.base, HOST_A);
+    if (m.index != NO_REG)
+        m.index = guest_to_host(c, m.index, HOST_T);
+    if (size == 8 && m.index == NO_REG && m.disp == 0) {
+        if (m.base != HOST_A)
+            emit_mov_reg(e, HOST_A, m.base);
+        return;
+    }
+    emit_op_mem(e, size == 8 ? EMIT_W : 0, 0x8d, HOST_A, m);
+}
+
+static unsigned default_segment(const struct guest_insn *i)
+{
+    if (i->segment != NO_REG)
+        return i->segment;
+    return i->memory && (i->base == RSP || i->base == RBP) ? SS : DS;
+}
+
+void emit_address(struct compiler *c)
+{
+    emit_effective(c);
+    unsigned segment = default_segment(&c->i->insn);
+    if (segment != FS && segment != GS)
+        return; // flat
+    unsigned flags = c->bits == 64 ? EMIT_W : 0;
+    emit_op_mem(&c->e, flags, 0x03, HOST_A, segment == FS ? MEM_CONTEXT(fs_base) : MEM_CONTEXT(gs_base));
+}
+
+// ---- The inline check ---------------------------------------------------------------------------------------------
+
+static struct mem entry_member(unsigned kind, size_t member)
+{
+    return (struct mem){
+        HOST_T, NO_REG, 0, true,
+        (int32_t)(offsetof(struct context, tlb) + sizeof(struct fast_entry) * FAST_SIZE * kind + member)};
+}
+
+void check_begin(struct compiler *c, unsigned size, unsigned use)
+{
+    struct emitter *e = &c->e;
+    unsigned kind = fast_kind_of(c);
+    size_t tag = use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read);
+    emit_mov_reg(e, HOST_T, HOST_A);
+    emit_op_reg(e, EMIT_W, 0xc1, 5, HOST_T); // shr
+    emit8(e, PAGE_SHIFT - 5);
+    emit_alu_imm(e, 0, 4, HOST_T, (FAST_SIZE - 1) << 5);
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, entry_member(kind, tag)); // xor
+    emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);                       // cmp
+    emit32(e, (uint32_t)(PAGE_SIZE - size));
+    struct stub *s = stub_new(c, STUB_SLOW, emit_jcc_forward(e, 7));
+    emit_op_mem(e, EMIT_W, 0x03, HOST_A, entry_member(kind, offsetof(struct fast_entry, host)));
+    s->size = (uint16_t)size;
+    s->use = (uint8_t)use;
+    s->guest = c->i->offset;
+    s->length = c->i->insn.length;
+    s->core = e->at;
+}
+
+void check_end(struct compiler *c, bool boundary)
+{
+    struct stub *s = &c->stubs[c->stub_count - 1];
+    s->core_end = c->e.at;
+    s->boundary_after = boundary;
+    s->flags_after = c->host_valid ? FLAGS_HOST : FLAGS_SAVED;
+}
+
+// ---- Copies ---------------------------------------------------------------------------------------------------------
+
+// The registers that the copy names: numbers as in the host.
+struct operands {
+    unsigned reg, rm, vvvv, opcode; // rm: base of the memory operand, or a register
+};
+
+static void copy_legacy(struct compiler *c, const struct operands *o)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    unsigned opcode = i->opcode, reg = o->reg, rm = o->rm;
+    bool modrm = i->has_modrm, opcode_register = c->i->fact.opcode_use != 0;
+    unsigned immediate = i->immediate_size;
+    if (i->map == 0 && (opcode & 0xfc) == 0xa0) { // MOV AL/eAX with an absolute offset
+        static const uint8_t forms[4] = {0x8a, 0x8b, 0x88, 0x89};
+        opcode = forms[opcode & 3];
+        modrm = true;
+        reg = RAX;
+        immediate = 0;
+    } else if (i->map == 0 && i->bits != 64 && (opcode & 0xf0) == 0x40) { // INC, DEC: prefixes in 64-bit code
+        modrm = true;
+        rm = o->opcode;
+        reg = opcode >> 3 & 1;
+        opcode = 0xff;
+        opcode_register = false;
+    } else if (i->map == 0 && opcode == 0x82) {
+        opcode = 0x80;
+    }
+    if (i->opsize)
+        emit8(e, 0x66);
+    if (i->rep)
+        emit8(e, i->rep);
+    if (i->lock)
+        emit8(e, 0xf0);
+    unsigned rex = i->w << 3 | (i->rex ? 0x40 : 0);
+    if (modrm)
+        rex |= (reg >> 3 & 1) << 2 | (rm >> 3 & 1);
+    if (opcode_register)
+        rex |= o->opcode >> 3 & 1;
+    if (rex)
+        emit8(e, 0x40 | rex);
+    if (i->map)
+        emit8(e, 0x0f);
+    if (i->map >= 2)
+        emit8(e, i->map == 2 ? 0x38 : 0x3a);
+    emit8(e, opcode_register ? (opcode & ~7u) | (o->opcode & 7) : opcode);
+    if (modrm)
+        emit8(e, (i->memory || c->i->fact.memory_use ? 0 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+    emit_bytes(e, c->i->bytes + i->immediate_at, immediate);
+}
+
+static void copy_vex(struct compiler *c, const struct operands *o)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    unsigned last = i->opcode_at + 1; // after C4 or C5
+    unsigned p = i->payload[c->i->bytes[i->opcode_at] == 0xc5 ? 0 : 1];
+    (void)last;
+    emit8(e, 0xc4);
+    emit8(e, (o->reg & 8 ? 0 : 0x80) | 0x40 | (o->rm & 8 ? 0 : 0x20) | i->map);
+    emit8(e, i->w << 7 | (~o->vvvv & 15) << 3 | (p & 7));
+    emit8(e, i->opcode);
+    if (i->has_modrm)
+        emit8(e, (i->memory ? 0 : 0xc0) | (o->reg & 7) << 3 | (o->rm & 7));
+    emit_bytes(e, c->i->bytes + i->immediate_at, i->immediate_size);
+}
+
+static void copy_evex(struct compiler *c, const struct operands *o)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    unsigned p0 = i->payload[0] & 0x5f; // R' and the map stay; X: extends a register, none here for memory
+    if (i->memory)
+        p0 |= 0x40;
+    p0 |= (o->reg & 8 ? 0 : 0x80) | (o->rm & 8 ? 0 : 0x20);
+    emit8(e, 0x62);
+    emit8(e, p0);
+    emit8(e, (i->payload[1] & ~0x78u) | (~o->vvvv & 15) << 3);
+    emit8(e, i->payload[2]);
+    emit8(e, i->opcode);
+    emit8(e, (i->memory ? 0 : 0xc0) | (o->reg & 7) << 3 | (o->rm & 7));
+    emit_bytes(e, c->i->bytes + i->immediate_at, i->immediate_size);
+}
+
+static void copy_insn(struct compiler *c, const struct operands *o)
+{
+    switch (c->i->insn.encoding) {
+    case ENCODING_LEGACY:
+        copy_legacy(c, o);
+        break;
+    case ENCODING_VEX:
+        copy_vex(c, o);
+        break;
+    case ENCODING_EVEX:
+        copy_evex(c, o);
+        break;
+    }
+}
+
+// Guest R13-R15 named by one field: a temporary stands in for it, loaded before and stored after the copy.
+struct stand_in {
+    uint8_t guest[3], host[3];
+    uint8_t use[3];
+    unsigned count;
+};
+
+static unsigned stand_in(struct stand_in *s, unsigned guest, unsigned use, const uint8_t *free_hosts)
+{
+    if (!use || guest < 13 || guest == NO_REG)
+        return guest;
+    for (unsigned n = 0; n < s->count; n++)
+        if (s->guest[n] == guest) {
+            s->use[n] |= use;
+            return s->host[n];
+        }
+    unsigned n = s->count++;
+    s->guest[n] = guest;
+    s->host[n] = free_hosts[n];
+    s->use[n] = use;
+    return s->host[n];
+}
+
+static void translate_operands(struct compiler *c, bool memory)
+{
+    static const uint8_t hosts[3] = {HOST_T, HOST_D, HOST_A};
+    const struct guest_insn *i = &c->i->insn;
+    const struct fact *f = &c->i->fact;
+    struct stand_in s = {.count = 0};
+    struct operands o = {.reg = i->reg, .rm = i->rm, .vvvv = i->vvvv};
+    o.reg = stand_in(&s, i->reg, f->reg_use, hosts);
+    o.rm = memory ? HOST_A : stand_in(&s, i->rm, f->rm_use, hosts);
+    o.vvvv = stand_in(&s, i->vvvv, f->vvvv_use, hosts);
+    o.opcode = stand_in(&s, (i->opcode & 7) | (i->rex & 1) << 3, f->opcode_use, hosts);
+    for (unsigned n = 0; n < s.count; n++)
+        if (s.use[n] & USE_READ)
+            emit_load(&c->e, s.host[n], high_register(s.guest[n]));
+    copy_insn(c, &o);
+    for (unsigned n = 0; n < s.count; n++)
+        if (s.use[n] & USE_WRITE)
+            emit_store(&c->e, s.host[n], high_register(s.guest[n]));
+}
+
+// AH..BH cannot be named together with r15: RSI lends its place for one instruction.
+static void translate_high_byte(struct compiler *c)
+{
+    struct operands o = {.reg = c->i->insn.reg, .rm = RSI};
+    emit_op_reg(&c->e, EMIT_W, 0x87, HOST_A, RSI);
+    copy_insn(c, &o);
+    emit_op_reg(&c->e, EMIT_W, 0x87, HOST_A, RSI);
+}
+
+static bool names_high_register(const struct trace_insn *i)
+{
+    const struct fact *f = &i->fact;
+    return (f->reg_use && i->insn.reg >= 13) || (f->rm_use && i->insn.rm >= 13) ||
+           (f->vvvv_use && i->insn.vvvv >= 13) ||
+           (f->opcode_use && ((i->insn.opcode & 7) | (i->insn.rex & 1) << 3) >= 13);
+}
+
+// Native flags in and out of the copy.
+static void flags_before_copy(struct compiler *c)
+{
+    const struct fact *f = &c->i->fact;
+    if (f->flags_read || (f->flags_touched && (c->i->live_after & ~f->flags_set)))
+        flags_need_host(c);
+}
+
+void translate_plain(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    const struct fact *f = &c->i->fact;
+    bool memory = f->memory_use != 0;
+    if (memory) {
+        flags_clobber(c);
+        emit_address(c);
+        check_begin(c, f->memory_size, f->memory_use);
+        // The core begins after the flags are back: both ways into it have lost them.
+        flags_before_copy(c);
+        bool high_byte = f->reg_byte && !i->rex && i->reg >= 4 && i->reg < 8;
+        if (high_byte)
+            translate_high_byte(c);
+        else
+            translate_operands(c, true);
+        if (f->flags_touched)
+            flags_changed(c);
+        check_end(c, true);
+        return;
+    }
+    flags_before_copy(c);
+    if (!names_high_register(&c->insns[c->i - c->insns]) && (c->bits == 64 || i->opcode_at == 0 || i->map) &&
+        !(i->bits != 64 && i->map == 0 && ((i->opcode & 0xf0) == 0x40 || i->opcode == 0x82)))
+        emit_bytes(&c->e, c->i->bytes, i->length);
+    else
+        translate_operands(c, false);
+    if (f->flags_touched)
+        flags_changed(c);
+}
+
+void translate_lea(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    unsigned flags = i->w ? EMIT_W : decode_operand_size(i) == 2 ? EMIT_66 : 0;
+    bool high = i->reg >= 13 || (i->base != NO_REG && i->base >= 13) || (i->index != NO_REG && i->index >= 13);
+    if (c->bits == 64 && !high && !i->rip_relative) {
+        emit_bytes(e, c->i->bytes, i->length);
+        return;
+    }
+    if (i->rip_relative && i->w && !i->addrsize) {
+        uint64_t address = next_address(c) + (uint64_t)i->displacement;
+        unsigned to = i->reg < 13 ? i->reg : HOST_A;
+        emit_mov_imm(e, to, address);
+        if (i->reg >= 13)
+            store_guest(c, i->reg, HOST_A);
+        return;
+    }
+    emit_effective(c);
+    if (i->reg < 13) {
+        emit_op_reg(e, flags, 0x8b, i->reg, HOST_A);
+        return;
+    }
+    if (flags & EMIT_66)
+        emit_load(e, HOST_T, high_register(i->reg));
+    emit_op_reg(e, flags, 0x8b, HOST_T, HOST_A);
+    store_guest(c, i->reg, HOST_T);
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// System and string instructions that are worth more than a trip to the interpreter.
+#include "core/cpu/translate/compile.h"
+#include "core/cpu/translate/system.h"
+
+// Calls the helper of OP; flags come back from the saved copy.
+static void emit_system(struct compiler *c, unsigned op, unsigned size)
+{
+    struct emitter *e = &c->e;
+    flags_need_saved(c);
+    uint8_t *field = emit_jmp_forward(e);
+    struct stub *s = stub_new(c, STUB_SYSTEM, field);
+    s->op = op;
+    s->size = size;
+    s->target = insn_address(c);
+    s->next = next_address(c);
+    s->opcode = c->i->insn.opcode;
+    s->rep = c->i->insn.rep;
+    s->core = e->at; // goes on here
+    c->host_valid = c->saved_valid = true;
+}
+
+static bool translate_if(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    if (!(c->mode & MODE_CPL0))
+        return false;
+    if (c->i->insn.opcode == 0xfa) { // CLI
+        emit_store_imm32(e, 0, MEM_CONTEXT(interrupt_flag));
+        return true;
+    }
+    // STI holds interrupts back for one more instruction: that must be one that stays in this block.
+    const struct trace_insn *next = c->i + 1;
+    if (next == c->insns + c->count)
+        return false;
+    switch (next->fact.class) {
+    case FACT_PLAIN:
+    case FACT_LEA:
+    case FACT_NOP:
+    case FACT_PUSH:
+    case FACT_POP:
+    case FACT_RET:
+    case FACT_JCC:
+        break;
+    default:
+        return false;
+    }
+    flags_clobber(c);
+    emit_load(e, HOST_A, MEM_CONTEXT(vcpu));
+    emit_op_mem(e, 0, 0x83, 7, MEM_BASE(HOST_A, offsetof(struct vcpu, attention)));
+    emit8(e, 0);
+    struct stub *s = stub_new(c, STUB_INTERPRET, emit_jcc_forward(e, 5));
+    s->target = insn_address(c);
+    emit_store_imm32(e, FLAG_IF, MEM_CONTEXT(interrupt_flag));
+    c->no_boundary = true;
+    return true;
+}
+
+static bool translate_swapgs(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    if (!(c->mode & MODE_CPL0) || c->bits != 64)
+        return false;
+    emit_load(e, HOST_T, MEM_CONTEXT(vcpu));
+    emit_load(e, HOST_A, MEM_BASE(HOST_T, offsetof(struct vcpu, kernel_gs_base)));
+    emit_load(e, HOST_D, MEM_CONTEXT(gs_base));
+    emit_store(e, HOST_A, MEM_CONTEXT(gs_base));
+    emit_store(e, HOST_A, MEM_BASE(HOST_T, offsetof(struct vcpu, seg[GS].base)));
+    emit_store(e, HOST_D, MEM_BASE(HOST_T, offsetof(struct vcpu, kernel_gs_base)));
+    return true;
+}
+
+// The other SMAP state is another mode: the block ends.
+static bool translate_ac(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    bool set = c->i->insn.modrm == 0xcb; // STAC
+    if (!(c->mode & MODE_CPL0) || !(c->mode & MODE_SMAP))
+        return false;
+    flags_clobber(c);
+    emit_op_mem(e, 0, 0x81, set ? 1 : 4, MEM_CONTEXT(other_flags));
+    emit32(e, set ? FLAG_AC : ~FLAG_AC);
+    uint32_t mode = set ? c->mode | MODE_AC : c->mode & ~(uint32_t)MODE_AC;
+    emit_store_imm32(e, mode, MEM_CONTEXT(mode));
+    if (c->i->live_after) // the next block may need them in the host's
+        flags_need_host(c);
+    emit_link(c, next_address(c));
+    return true;
+}
+
+static bool translate_pushf(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    int size = (int)stack_size(c);
+    unsigned flags = size == 8 ? EMIT_W : 0;
+    if (c->i->insn.opsize)
+        return false;
+    flags_need_saved(c);
+    c->host_valid = false;
+    c->clobbered = true;
+    emit_op_mem(e, 0, 0x0fb7, HOST_A, MEM_CONTEXT(saved_flags)); // movzx r15d, word
+    emit_op_reg(e, 0, 0x8b, HOST_D, HOST_A);
+    emit_op_reg(e, 0, 0xc1, 5, HOST_D); // shr 8: SF, ZF, AF, PF, CF and bit 1
+    emit8(e, 8);
+    emit_alu_imm(e, 0, 4, HOST_A, 1);
+    emit_op_reg(e, 0, 0xc1, 4, HOST_A); // shl 11: OF
+    emit8(e, 11);
+    emit_op_reg(e, 0, 0x0b, HOST_D, HOST_A);
+    emit_op_mem(e, 0, 0x0b, HOST_D, MEM_CONTEXT(other_flags));
+    emit_op_mem(e, 0, 0x0b, HOST_D, MEM_CONTEXT(interrupt_flag));
+    emit_op_mem(e, 0, 0x0b, HOST_D, MEM_CONTEXT(direction));
+    emit_alu_imm(e, 0, 1, HOST_D, FLAG_1);
+    emit_op_mem(e, flags, 0x8d, HOST_A, MEM_BASE(RSP, -size));
+    check_begin(c, (unsigned)size, USE_WRITE);
+    emit_op_mem(e, flags, 0x89, HOST_D, MEM_BASE(HOST_A, 0));
+    emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, -size));
+    check_end(c, true);
+    return true;
+}
+
+static bool translate_popf(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    int size = (int)stack_size(c);
+    unsigned flags = size == 8 ? EMIT_W : 0;
+    if (c->i->insn.opsize || c->bits != 64)
+        return false;
+    flags_need_saved(c);
+    c->host_valid = false;
+    c->clobbered = true;
+    emit_op_reg(e, flags, 0x8b, HOST_A, RSP);
+    check_begin(c, (unsigned)size, USE_READ);
+    emit_op_mem(e, flags, 0x8b, HOST_D, MEM_BASE(HOST_A, 0));
+    emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, size));
+    check_end(c, false);
+    emit_store(e, HOST_D, MEM_CONTEXT(slow_value));
+    emit_system(c, SYSTEM_POPF, (unsigned)size);
+    return true;
+}
+
+static bool translate_string(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    unsigned size = i->opcode & 1 ? decode_operand_size(i) : 1;
+    bool source = (i->opcode & 0xfe) == 0xa4 || (i->opcode & 0xfe) == 0xa6 || (i->opcode & 0xfe) == 0xac;
+    if (decode_address_size(i) != c->bits / 8 || (source && (i->segment == FS || i->segment == GS)))
+        return false;
+    emit_system(c, SYSTEM_STRING, size);
+    return true;
+}
+
+bool translate_system(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    switch (c->i->fact.class) {
+    case FACT_IF:
+        return translate_if(c);
+    case FACT_SWAPGS:
+        return translate_swapgs(c);
+    case FACT_AC:
+        return translate_ac(c);
+    case FACT_PUSHF:
+        return translate_pushf(c);
+    case FACT_POPF:
+        return translate_popf(c);
+    case FACT_STRING:
+        return translate_string(c);
+    case FACT_SYSCALL:
+        if (c->bits != 64)
+            return false;
+        emit_system(c, SYSTEM_SYSCALL, 8);
+        c->ended = true;
+        return true;
+    case FACT_SYSRET:
+        if (c->bits != 64 || !i->w)
+            return false;
+        emit_system(c, SYSTEM_SYSRET, 8);
+        c->ended = true;
+        return true;
+    case FACT_IRET:
+        if (c->bits != 64 || !i->w)
+            return false;
+        emit_system(c, SYSTEM_IRET, 8);
+        c->ended = true;
+        return true;
+    case FACT_RDTSC:
+        emit_system(c, i->modrm == 0xf9 ? SYSTEM_TSCP : SYSTEM_TSC, 0);
+        return true;
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Random instruction sequences: the processor that runs this test against an engine. Registers, flags, vectors and
+// memory must agree bit for bit. `CLOCHE_SEQUENCES=n` runs n of them, CLOCHE_SEED picks the first.
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/cpu/arch.h"
+
+#define CODE       0x7e0000000000ull // the same addresses natively and in the guest
+#define DATA       0x7e0000100000ull
+#define STACK      0x7e0000200000ull
+#define AREA       (16 * PAGE_SIZE)
+#define PHYS_CODE  0x100000ull
+#define PHYS_DATA  0x200000ull
+#define PHYS_STACK 0x300000ull
+#define PHYS_TABLE 0x10000ull
+
+struct registers {
+    uint64_t gpr[16];
+    uint64_t flags;
+    uint8_t xmm[16][16];
+} __attribute__((aligned(64)));
+
+struct registers native_registers;
+uint64_t native_host_rsp, native_code;
+void native_enter(void);
+void native_exit(void);
+
+__asm__(".text\n"
+        ".globl native_enter, native_exit\n"
+        "native_enter:\n"
+        "  push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+        "  mov %rsp, native_host_rsp(%rip)\n"
+        "  lea native_registers(%rip), %rax\n"
+        "  .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+        "  movdqu 136+16*\\n(%rax), %xmm\\n\n"
+        "  .endr\n"
+        "  push 128(%rax); popfq\n"
+        "  mov 8(%rax), %rcx; mov 16(%rax), %rdx; mov 24(%rax), %rbx; mov 32(%rax), %rsp; mov 40(%rax), %rbp\n"
+        "  mov 48(%rax), %rsi; mov 56(%rax), %rdi; mov 64(%rax), %r8; mov 72(%rax), %r9; mov 80(%rax), %r10\n"
+        "  mov 88(%rax), %r11; mov 96(%rax), %r12; mov 104(%rax), %r13; mov 112(%rax), %r14; mov 120(%rax), %r15\n"
+        "  mov 0(%rax), %rax\n"
+        "  jmp *native_code(%rip)\n"
+        "native_exit:\n"
+        "  mov %rax, native_registers(%rip); mov %rcx, native_registers+8(%rip)\n"
+        "  mov %rdx, native_registers+16(%rip); mov %rbx, native_registers+24(%rip)\n"
+        "  mov %rsp, native_registers+32(%rip); mov %rbp, native_registers+40(%rip)\n"
+        "  mov %rsi, native_registers+48(%rip); mov %rdi, native_registers+56(%rip)\n"
+        "  mov %r8, native_registers+64(%rip); mov %r9, native_registers+72(%rip)\n"
+        "  mov %r10, native_registers+80(%rip); mov %r11, native_registers+88(%rip)\n"
+        "  mov %r12, native_registers+96(%rip); mov %r13, native_registers+104(%rip)\n"
+        "  mov %r14, native_registers+112(%rip); mov %r15, native_registers+120(%rip)\n"
+        "  mov native_host_rsp(%rip), %rsp\n"
+        "  pushfq; pop native_registers+128(%rip)\n"
+        "  lea native_registers(%rip), %rax\n"
+        "  .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+        "  movdqu %xmm\\n, 136+16*\\n(%rax)\n"
+        "  .endr\n"
+        "  cld\n"
+        "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+        "  ret\n");
+
+static uint64_t seed;
+static uint64_t random_next(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    return seed ^= seed << 17;
+}
+static unsigned pick(unsigned n)
+{
+    return (unsigned)(random_next() >> 20) % n;
+}
+
+// ---- The generator: pointers stay in P, small indexes in I, everything else is fair game ----------------------------
+
+static const uint8_t pointers[] = {RBX, R13, RBP};
+static const uint8_t indexes[] = {RSI, R14};
+static const uint8_t any[] = {RAX, RCX, RDX, RDI, R8, R9, R10, R11, R12, R15};
+
+static uint8_t code[1024];
+static unsigned length;
+
+static void put(uint8_t b)
+{
+    code[length++] = b;
+}
+static void put32(uint32_t v)
+{
+    for (unsigned i = 0; i < 4; i++)
+        put((uint8_t)(v >> 8 * i));
+}
+
+static unsigned destination(void)
+{
+    return any[pick(G_N_ELEMENTS(any))];
+}
+static unsigned source(void)
+{
+    return pick(8) ? destination() : pick(16);
+}
+
+// [66] REX opcode ModRM: REG with a register or memory operand. EXTRA: 0x0f escapes in the high bytes.
+static void operand_insn(unsigned prefix, unsigned w, unsigned opcode, unsigned reg, bool memory, unsigned rm,
+                         bool byte)
+{
+    uint8_t base = pointers[pick(3)], index = indexes[pick(2)];
+    bool use_index = pick(3) == 0;
+    if (prefix)
+        put((uint8_t)prefix);
+    unsigned rex = w << 3 | (reg >> 3) << 2;
+    rex |= memory ? (use_index ? (unsigned)(index >> 3) << 1 : 0u) | base >> 3 : rm >> 3;
+    if (rex || byte)
+        put(0x40 | rex);
+    if (opcode > 0xffff)
+        put((uint8_t)(opcode >> 16));
+    if (opcode > 0xff)
+        put((uint8_t)(opcode >> 8));
+    put((uint8_t)opcode);
+    if (!memory) {
+        put(0xc0 | (reg & 7) << 3 | (rm & 7));
+        return;
+    }
+    bool wide = pick(2);
+    put((wide ? 0x80 : 0x40) | (reg & 7) << 3 | (use_index ? 4 : base & 7));
+    if (use_index)
+        put(pick(4) << 6 | (index & 7) << 3 | (base & 7));
+    int displacement = (int)pick(256) - 128;
+    if (wide)
+        put32((uint32_t)displacement * 4);
+    else
+        put((uint8_t)displacement);
+}
+
+static void insn_alu(bool memory)
+{
+    unsigned operation = pick(8), form = pick(4), w = pick(2), prefix = pick(6) == 0 ? 0x66 : 0;
+    if (memory && form < 2)
+        operand_insn(prefix, w, operation << 3 | (form & 1), source(), true, 0, !(form & 1)); // to memory
+    else if (memory)
+        operand_insn(prefix, w, operation << 3 | 2 | (form & 1), destination(), true, 0, !(form & 1));
+    else
+        operand_insn(prefix, w, operation << 3 | (form & 1), source(), false, destination(), !(form & 1));
+}
+
+static void insn_alu_imm(bool memory)
+{
+    unsigned w = pick(2), small = pick(2);
+    operand_insn(0, w, small ? 0x83 : 0x81, pick(8), memory, destination(), false);
+    if (small)
+        put((uint8_t)random_next());
+    else
+        put32((uint32_t)random_next());
+}
+
+static void insn_mov(bool memory)
+{
+    static const unsigned opcodes[] = {0x88, 0x89, 0x8a, 0x8b};
+    unsigned opcode = opcodes[pick(4)];
+    bool load = opcode & 2;
+    operand_insn(pick(6) == 0 ? 0x66 : 0, pick(2), opcode, load || !memory ? destination() : source(), memory,
+                 destination(), !(opcode & 1));
+}
+
+static void insn_extend(bool memory)
+{
+    static const unsigned opcodes[] = {0x0fb6, 0x0fb7, 0x0fbe, 0x0fbf};
+    operand_insn(0, pick(2), opcodes[pick(4)], destination(), memory, destination(), true);
+}
+
+static void insn_shift(bool memory)
+{
+    unsigned form = pick(3), byte = pick(4) == 0;
+    static const unsigned operations[] = {0, 1, 2, 3, 4, 5, 7};
+    operand_insn(0, pick(2),
+                 (form == 0   ? 0xc0
+                  : form == 1 ? 0xd0
+                              : 0xd2) |
+                     !byte,
+                 operations[pick(7)], memory, destination(), byte);
+    if (form == 0)
+        put((uint8_t)random_next());
+}
+
+static void insn_unary(bool memory)
+{
+    unsigned operation = pick(6); // NOT, NEG, MUL, IMUL; INC, DEC
+    if (operation < 4)
+        operand_insn(0, pick(2), 0xf7, 2 + operation, memory, destination(), false);
+    else
+        operand_insn(0, pick(2), 0xff, operation - 4, memory, destination(), false);
+}
+
+static void insn_two_byte(bool memory)
+{
+    static const unsigned opcodes[] = {0x0faf, 0x0fbc, 0x0fbd, 0x0fc1, 0x0fb1};
+    unsigned n = pick(5), condition = pick(16);
+    switch (pick(4)) {
+    case 0:
+        operand_insn(0, pick(2), 0x0f40 | condition, destination(), memory, destination(), false);
+        break;
+    case 1:
+        operand_insn(0, 0, 0x0f90 | condition, 0, memory, destination(), true);
+        break;
+    case 2:
+        operand_insn(0, pick(2), 0x0fba, 4 + pick(4), memory, destination(), false);
+        put((uint8_t)random_next());
+        break;
+    default:
+        operand_insn(0, pick(2), opcodes[n], destination(), memory, destination(), false);
+    }
+}
+
+static void insn_bmi(bool memory)
+{
+    // VEX: ANDN, BEXTR, BZHI, SARX, SHLX, SHRX, PDEP, PEXT, MULX
+    static const struct {
+        uint8_t pp, opcode;
+    } forms[] = {{0, 0xf2}, {0, 0xf7}, {0, 0xf5}, {2, 0xf7}, {1, 0xf7}, {3, 0xf7}, {3, 0xf5}, {2, 0xf5}, {3, 0xf6}};
+    unsigned n = pick(G_N_ELEMENTS(forms)), reg = destination(), v = n == 8 ? destination() : source();
+    unsigned rm = memory ? pointers[pick(3)] : source();
+    put(0xc4);
+    put((reg & 8 ? 0 : 0x80) | 0x40 | (rm & 8 ? 0 : 0x20) | 2);
+    put((uint8_t)(pick(2) << 7 | (~v & 15) << 3 | forms[n].pp));
+    put(forms[n].opcode);
+    if (memory) {
+        put(0x40 | (reg & 7) << 3 | (rm & 7));
+        put((uint8_t)pick(128));
+    } else {
+        put(0xc0 | (reg & 7) << 3 | (rm & 7));
+    }
+}
+
+static void insn_lea(bool memory)
+{
+    operand_insn(0, pick(2), 0x8d, destination(), true, 0, false);
+}
+
+static void insn_stack(bool memory)
+{
+    unsigned reg = destination();
+    switch (pick(4)) {
+    case 0:
+        put(0x68);
+        put32((uint32_t)random_next());
+        break;
+    case 1:
+        operand_insn(0, 0, 0xff, 6, memory, destination(), false);
+        break;
+    default:
+        if (reg >= 8)
+            put(0x41);
+        put(0x50 | (reg & 7));
+    }
+    reg = destination();
+    if (pick(4)) {
+        if (reg >= 8)
+            put(0x41);
+        put(0x58 | (reg & 7));
+    }
+}
+
+static void insn_sse(bool memory)
+{
+    static const struct {
+        uint8_t prefix;
+        uint16_t opcode;
+        bool aligned;
+    } forms[] = {{0xf2, 0x0f58, 0}, {0xf3, 0x0f59, 0}, {0xf2, 0x0f10, 0}, {0xf3, 0x0f11, 0},
+                 {0xf3, 0x0f6f, 0}, {0xf3, 0x0f7f, 0}, {0x66, 0x0f6e, 0}, {0x66, 0x0f7e, 0},
+                 {0xf2, 0x0f2a, 0}, {0x66, 0x0fef, 1}, {0x66, 0x0f70, 1}, {0, 0x0f10, 0},
+                 {0, 0x0f11, 0},    {0x66, 0x0f2e, 0}, {0, 0x0f57, 1},    {0x66, 0x0fd4, 1}};
+    unsigned n = pick(G_N_ELEMENTS(forms));
+    bool gpr = forms[n].opcode == 0x0f6e || forms[n].opcode == 0x0f7e || forms[n].opcode == 0x0f2a;
+    if (forms[n].aligned)
+        memory = false;
+    operand_insn(forms[n].prefix, gpr ? pick(2) : 0, forms[n].opcode, pick(16), memory, gpr ? destination() : pick(16),
+                 false);
+    if (forms[n].opcode == 0x0f70)
+        put((uint8_t)random_next());
+}
+
+static void insn_flags(bool memory)
+{
+    static const uint8_t opcodes[] = {0xf5, 0xf8, 0xf9, 0x98, 0x99, 0x9f, 0x9e};
+    put(opcodes[pick(G_N_ELEMENTS(opcodes))]);
+}
+
+static void insn_high_byte(bool memory)
+{
+    static const uint8_t bases[] = {RBX & 7, RBP};
+    unsigned reg = 4 + pick(3); // AH, CH, DH
+    put(pick(2) ? 0x88 | (memory ? pick(2) << 1 : 0) : pick(8) << 3 | (memory ? pick(2) << 1 : 0));
+    if (memory) {
+        put(0x40 | reg << 3 | bases[pick(2)]);
+        put((uint8_t)pick(128));
+    } else {
+        put(0xc0 | reg << 3 | (4 + pick(3)));
+    }
+}
+
+typedef void insn_maker(bool memory);
+static insn_maker *const makers[] = {insn_alu,   insn_alu,   insn_alu_imm,  insn_mov,      insn_mov, insn_extend,
+                                     insn_shift, insn_unary, insn_two_byte, insn_bmi,      insn_lea, insn_stack,
+                                     insn_sse,   insn_sse,   insn_flags,    insn_high_byte};
+
+// Forward jumps and calls over a few instructions; loops are left to real programs.
+static void generate(void)
+{
+    unsigned count = 2 + pick(39);
+    length = 0;
+    unsigned open_field = 0, open_left = 0;
+    for (unsigned n = 0; n < count; n++) {
+        if (!open_left && pick(5) == 0) {
+            unsigned kind = pick(4);
+            if (kind < 3) { // conditional jump
+                put(0x0f);
+                put(0x80 | pick(16));
+            } else { // call
+                put(0xe8);
+            }
+            open_field = length;
+            put32(0);
+            open_left = 1 + pick(4);
+        }
+        makers[pick(G_N_ELEMENTS(makers))](pick(2));
+        if (open_left && --open_left == 0)
+            code[open_field] = (uint8_t)(length - open_field - 4),
+            code[open_field + 1] = (length - open_field - 4) >> 8;
+    }
+    if (open_left)
+        code[open_field] = (uint8_t)(length - open_field - 4), code[open_field + 1] = (length - open_field - 4) >> 8;
+}
+
+// ---- The two machines
+// -------------------------------------------------------------------------------------------------
+
+static struct ram *ram;
+static struct vcpu *vcpu;
+static uint8_t *native_data, *native_stack, *native_text;
+
+static void map_page(uint64_t linear, uint64_t gpa)
+{
+    uint64_t table = PHYS_TABLE;
+    static uint64_t next = PHYS_TABLE + PAGE_SIZE;
+    for (int level = 3; level > 0; level--) {
+        uint64_t *entry = (uint64_t *)(ram->host + table) + (linear >> (12 + 9 * level) & 511);
+        if (!*entry) {
+            *entry = next | 7;
+            next += PAGE_SIZE;
+        }
+        table = *entry & 0xffffffffff000ull;
+    }
+    ((uint64_t *)(ram->host + table))[linear >> 12 & 511] = gpa | 0x67;
+}
+
+static void guest_reset(void)
+{
+    struct vcpu *v = vcpu;
+    v->cr0 = CR0_PE | CR0_PG | CR0_NE | CR0_MP | CR0_WP | CR0_ET;
+    v->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+    v->cr3 = PHYS_TABLE;
+    v->efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
+    v->xcr0 = 7;
+    for (unsigned s = 0; s < SEGMENT_COUNT; s++)
+        v->seg[s] = (struct segment){.selector = 0x10, .attr = 0xc093, .limit = 0xffffffff};
+    v->seg[CS] = (struct segment){.selector = 8, .attr = 0xa09b, .limit = 0xffffffff};
+    v->cpl = 0;
+    v->activity = VCPU_RUNNING;
+    v->xsave.mxcsr = 0x1f80;
+    v->xsave.fcw = 0x37f;
+}
+
+static bool setup(const char *engine, GError **error)
+{
+    ram = ram_new(16 * MiB, error);
+    if (!ram)
+        return false;
+    uint64_t offset = ram_alloc(ram, 16 * MiB);
+    static struct region region;
+    region_init_ram(&region, "ram", offset, 16 * MiB);
+    static struct cpu_host host;
+    host.ram = ram;
+    host.memory = address_space_new("memory", ram, 1ull << 40, NULL);
+    host.ports = address_space_new("ports", NULL, 65536, NULL);
+    address_space_map(host.memory, &region, 0, 0);
+    host.clock = clock_new_manual();
+    struct cpu_set *set = cpu_set_new(&host, "x86-64-v3", engine, 1, error);
+    if (!set)
+        return false;
+    vcpu = set->vcpu[0];
+    guest_reset();
+    for (uint64_t at = 0; at < AREA; at += PAGE_SIZE) {
+        map_page(CODE + at, PHYS_CODE + at);
+        map_page(DATA + at, PHYS_DATA + at);
+        map_page(STACK + at, PHYS_STACK + at);
+    }
+    native_text = mmap((void *)CODE, AREA + PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    native_data =
+        mmap((void *)DATA, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    native_stack =
+        mmap((void *)STACK, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    return native_text == (void *)CODE && native_data == (void *)DATA && native_stack == (void *)STACK;
+}
+
+static void prepare(struct registers *r)
+{
+    for (unsigned n = 0; n < 16; n++)
+        r->gpr[n] = random_next() >> (pick(2) ? 0 : pick(64));
+    for (unsigned n = 0; n < 16; n++)
+        for (unsigned k = 0; k < 16; k++)
+            r->xmm[n][k] = (uint8_t)random_next();
+    for (unsigned n = 0; n < 3; n++) // some of them near a page border
+        r->gpr[pointers[n]] = DATA + PAGE_SIZE * (2 + 4 * n) + (pick(3) ? 0x400 + pick(0x800) : PAGE_SIZE - pick(64));
+    for (unsigned n = 0; n < 2; n++)
+        r->gpr[indexes[n]] = pick(64);
+    r->gpr[RSP] = STACK + 8 * PAGE_SIZE + 8 * pick(64) - 256;
+    r->flags = (random_next() & FLAGS_STATUS) | FLAG_1;
+    for (unsigned n = 0; n < AREA; n += 8) {
+        uint64_t v = random_next();
+        memcpy(native_data + n, &v, 8);
+    }
+    memset(native_stack, 0, AREA);
+    memcpy(ram->host + PHYS_DATA, native_data, AREA);
+    memcpy(ram->host + PHYS_STACK, native_stack, AREA);
+}
+
+static unsigned run_native(struct registers *r, unsigned at)
+{
+    memcpy(native_text + at, code, length);
+    uint8_t *p = native_text + at + length;
+    *p++ = 0xff, *p++ = 0x25, *p++ = 0, *p++ = 0, *p++ = 0, *p++ = 0; // jmp [rip]
+    uint64_t back = (uintptr_t)native_exit;
+    memcpy(p, &back, 8);
+    native_registers = *r;
+    native_code = CODE + at;
+    native_enter();
+    *r = native_registers;
+    return 0;
+}
+
+static void run_guest(struct registers *r, unsigned at)
+{
+    uint64_t offset = PHYS_CODE + at;
+    ram_write_begin(ram, offset, length + 1);
+    memcpy(ram->host + offset, code, length);
+    ram->host[offset + length] = 0xf4; // hlt
+    ram_write_end(ram, offset, length + 1);
+    memcpy(vcpu->gpr, r->gpr, sizeof vcpu->gpr);
+    memcpy(vcpu->xsave.xmm, r->xmm, sizeof r->xmm);
+    vcpu->rflags = r->flags;
+    vcpu->rip = CODE + at;
+    vcpu->activity = VCPU_RUNNING;
+    enum engine_exit e = vcpu->engine->run(vcpu);
+    if (e != ENGINE_EXIT_HALT)
+        fprintf(stderr, "the engine left with %d at %lx\n", e, (unsigned long)vcpu->rip);
+    memcpy(r->gpr, vcpu->gpr, sizeof vcpu->gpr);
+    memcpy(r->xmm, vcpu->xsave.xmm, sizeof r->xmm);
+    r->flags = vcpu->rflags;
+}
+
+static bool differs(const struct registers *n, const struct registers *g)
+{
+    return memcmp(n->gpr, g->gpr, sizeof n->gpr) || memcmp(n->xmm, g->xmm, sizeof n->xmm) ||
+           ((n->flags ^ g->flags) & FLAGS_STATUS) || memcmp(native_data, ram->host + PHYS_DATA, AREA) ||
+           memcmp(native_stack, ram->host + PHYS_STACK, AREA);
+}
+
+static void report(uint64_t number, const struct registers *n, const struct registers *g)
+{
+    fprintf(stderr, "sequence %lu differs; code:", (unsigned long)number);
+    for (unsigned i = 0; i < length; i++)
+        fprintf(stderr, " %02x", code[i]);
+    fprintf(stderr, "\n");
+    for (unsigned i = 0; i < 16; i++)
+        if (n->gpr[i] != g->gpr[i])
+            fprintf(stderr, "  r%u native %016lx guest %016lx\n", i, (unsigned long)n->gpr[i],
+                    (unsigned long)g->gpr[i]);
+    for (unsigned i = 0; i < 16; i++)
+        if (memcmp(n->xmm[i], g->xmm[i], 16))
+            fprintf(stderr, "  xmm%u differs\n", i);
+    if ((n->flags ^ g->flags) & FLAGS_STATUS)
+        fprintf(stderr, "  flags native %lx guest %lx\n", (unsigned long)n->flags & FLAGS_STATUS,
+                (unsigned long)g->flags & FLAGS_STATUS);
+    for (unsigned i = 0; i < AREA; i++)
+        if (native_data[i] != ram->host[PHYS_DATA + i]) {
+            fprintf(stderr, "  data at %lx\n", (unsigned long)(DATA + i));
+            break;
+        }
+    for (unsigned i = 0; i < AREA; i++)
+        if (native_stack[i] != ram->host[PHYS_STACK + i]) {
+            fprintf(stderr, "  stack at %lx\n", (unsigned long)(STACK + i));
+            break;
+        }
+}
+
+int main(int argc, char **argv)
+{
+    const char *engine = argc > 1 ? argv[1] : "translate";
+    const char *count_text = g_getenv("CLOCHE_SEQUENCES"), *seed_text = g_getenv("CLOCHE_SEED");
+    uint64_t count = count_text ? strtoull(count_text, NULL, 0) : 200000;
+    uint64_t first = seed_text ? strtoull(seed_text, NULL, 0) : 1;
+    g_autoptr(GError) error = NULL;
+    if (!setup(engine, &error)) {
+        fprintf(stderr, "%s\n", error ? error->message : "cannot map the test's addresses");
+        return 99;
+    }
+    for (uint64_t number = first; number < first + count; number++) {
+        seed = number * 0x9e3779b97f4a7c15ull + 1;
+        struct registers native, guest;
+        generate();
+        // Within a page: over a border the interpreter has a part, and its undefined flags are its own.
+        unsigned at = pick(16) * PAGE_SIZE + pick(PAGE_SIZE - length - 2);
+        prepare(&native);
+        guest = native;
+        run_native(&native, at);
+        run_guest(&guest, at);
+        if (differs(&native, &guest)) {
+            report(number, &native, &guest);
+            return 1;
+        }
+    }
+    printf("%lu sequences agree under %s\n", (unsigned long)count, engine);
+    return 0;
+}
