@@ -302,6 +302,12 @@ static bool set_list_devices(struct command_line *line, const char *value, GErro
     return true;
 }
 
+static bool set_list_engines(struct command_line *line, const char *value, GError **error)
+{
+    line->action = COMMAND_LINE_LIST_ENGINES;
+    return true;
+}
+
 // ---- The table ----
 static const struct option {
     const char *name;
@@ -341,6 +347,7 @@ static const struct option {
     {"trace", 0, "PATTERNS", set_trace, "trace points to print, for example 'ide_*,pci_*'"},
     {"verbose", 'v', NULL, set_verbose, "say more on standard error"},
     {"list-devices", 0, NULL, set_list_devices, "list the devices and their properties"},
+    {"list-engines", 0, NULL, set_list_engines, "say which engines work on this host, and why not"},
     {"help", 'h', NULL, set_help, "this text"},
     {"version", 0, NULL, set_version, "the version"},
 };

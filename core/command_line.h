@@ -10,6 +10,7 @@ enum command_line_action {
     COMMAND_LINE_HELP,
     COMMAND_LINE_VERSION,
     COMMAND_LINE_LIST_DEVICES,
+    COMMAND_LINE_LIST_ENGINES,
 };
 
 struct command_line {

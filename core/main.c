@@ -42,6 +42,15 @@ static void list_devices(void)
     }
 }
 
+static void list_engines(void)
+{
+    for (unsigned i = 0; engines[i]; i++) {
+        g_autoptr(GError) error = NULL;
+        bool works = !engines[i]->probe || engines[i]->probe(&error);
+        printf("%s: %s\n", engines[i]->name, works ? "works" : error ? error->message : "does not work here");
+    }
+}
+
 static int answer(enum command_line_action action)
 {
     if (action == COMMAND_LINE_HELP) {
@@ -49,6 +58,8 @@ static int answer(enum command_line_action action)
         fputs(help, stdout);
     } else if (action == COMMAND_LINE_VERSION) {
         puts("cloche-vm " PACKAGE_VERSION);
+    } else if (action == COMMAND_LINE_LIST_ENGINES) {
+        list_engines();
     } else {
         list_devices();
     }

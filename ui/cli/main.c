@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// clochectl: everything that the desktop app can do, from the command line.
+#include "config.h"
+#include "ui/cli/cli.h"
+
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static void print_command_help(const struct cli_command *command)
+{
+    printf("Usage: clochectl %s %s\n%s\n", command->name, command->words, command->help);
+    for (const struct cli_option *option = command->options; option && option->name; option++) {
+        g_autofree char *left =
+            g_strdup_printf("--%s%s%s", option->name, option->value ? " " : "", option->value ? option->value : "");
+        printf("  %-28s %s\n", left, option->help);
+    }
+}
+
+static void print_help(void)
+{
+    printf(
+        "Usage: clochectl COMMAND [ARGUMENTS]\nManages Cloche's machines. `clochectl help COMMAND` explains one.\n\n");
+    for (const struct cli_command *const *table = cli_tables; *table; table++)
+        for (const struct cli_command *command = *table; command->name; command++)
+            printf("  %-18s %s\n", command->name, command->help);
+    printf("\nEverywhere: --json for scripts, --quiet, --help; --version. Exit codes: see clochectl(1).\n");
+}
+
+static int help(int argc, char **argv)
+{
+    unsigned used;
+    const struct cli_command *command = argc > 0 ? cli_find_command((const char *const *)argv, argc, &used) : NULL;
+    if (command)
+        print_command_help(command);
+    else
+        print_help();
+    return CLI_OK;
+}
+
+int cli_status_of(const GError *error)
+{
+    static const int by_code[] = {
+        [CLOCHE_ERROR_FAILED] = CLI_FAILED,       [CLOCHE_ERROR_INVALID] = CLI_USAGE,
+        [CLOCHE_ERROR_NOT_FOUND] = CLI_NOT_FOUND, [CLOCHE_ERROR_EXISTS] = CLI_EXISTS,
+        [CLOCHE_ERROR_BUSY] = CLI_BUSY,           [CLOCHE_ERROR_UNSUPPORTED] = CLI_UNSUPPORTED,
+        [CLOCHE_ERROR_CORRUPT] = CLI_CORRUPT,     [CLOCHE_ERROR_CANCELLED] = CLI_CANCELLED,
+        [CLOCHE_ERROR_NO_SPACE] = CLI_NO_SPACE,
+    };
+    if (error->domain == CLOCHE_ERROR && error->code >= 0 && error->code < (int)G_N_ELEMENTS(by_code))
+        return by_code[error->code];
+    return CLI_FAILED;
+}
+
+static void report(struct cli *cli, const GError *error)
+{
+    if (cli->json) {
+        JsonObject *object = json_object_new();
+        json_object_set_string_member(object, "error", error->message);
+        json_object_set_int_member(object, "status", cli_status_of(error));
+        JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+        json_node_take_object(node, object);
+        cli_print_json(node);
+    } else {
+        fprintf(stderr, "clochectl: %s\n", error->message);
+    }
+}
+
+static int run(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    struct cli cli = {0};
+    int status = CLI_OK;
+    if (!cli_parse(&cli, argc, argv, &error)) {
+        report(&cli, error);
+        status = CLI_USAGE;
+    } else if (cli_option(&cli, "help")) {
+        print_command_help(cli.command);
+    } else if (!cli.command->run(&cli, &error)) {
+        report(&cli, error);
+        status = cli_status_of(error);
+    } else {
+        status = cli.status;
+    }
+    cli_clear(&cli);
+    return status;
+}
+
+static void interrupted(int number)
+{
+    static volatile sig_atomic_t times;
+    if (!cli_interruptible || times++) { // twice, or nothing that could be cancelled
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    if (cli_interruptible)
+        atomic_store(&cli_interruptible->cancelled, true);
+}
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_ALL, "");
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGINT, interrupted);
+    signal(SIGTERM, interrupted);
+    if (argc < 2) {
+        print_help();
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return help(argc - 2, argv + 2);
+    if (strcmp(argv[1], "--version") == 0)
+        return printf("clochectl (Cloche) %s\n", PACKAGE_VERSION) > 0 ? CLI_OK : CLI_FAILED;
+    return run(argc - 1, argv + 1);
+}
