@@ -82,7 +82,7 @@ bool fw_cfg_add_file(struct fw_cfg *s, const char *name, const void *data, uint3
 // ---- Reading ----
 static void select_item(struct fw_cfg *s, uint16_t key)
 {
-    s->selected = key & 0x3fff;
+    s->selected = key & 0xbfff; // bit 14 asks for writing; bit 15, items of the architecture, stays a number of its own
     s->offset = 0;
 }
 
