@@ -10,9 +10,7 @@
 enum { MOST_LAYERS = 1000 };
 
 const struct disk_driver *const disk_drivers[] = {
-    &qcow2_driver,
-    &raw_driver,
-    NULL,
+    &qcow2_driver, &vmdk_driver, &vdi_driver, &vhd_driver, &raw_driver, NULL,
 };
 
 const struct disk_driver *disk_driver_find(const char *name)
@@ -134,7 +132,9 @@ static bool open_backing(struct opening *here, GError **error)
                                    .flags = DISK_OPEN_READ_ONLY | (disk->flags & ~DISK_OPEN_DETECT_ZEROES)};
     GError *why = NULL;
     disk->backing = open_layer(path, &options, here, &why);
-    if (disk->backing && (disk->flags & DISK_OPEN_ACCEPT_BASE || identity_check(disk, &why)))
+    if (disk->backing &&
+        (disk->flags & DISK_OPEN_ACCEPT_BASE ||
+         (identity_check(disk, &why) && (!disk->driver->check_base || disk->driver->check_base(disk, &why)))))
         return true;
     if (g_error_matches(why, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND) && !g_str_has_prefix(why->message, "The base "))
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND,

@@ -66,6 +66,19 @@ static const struct variant variants[] = {
     {.name = "qemu-lazy", .format = "qcow2", .qemu = "-f qcow2 -o lazy_refcounts=on,cluster_size=8k"},
     {.name = "qemu-prealloc", .format = "qcow2", .qemu = "-f qcow2 -o preallocation=metadata"},
     {.name = "qemu-ext", .format = "qcow2", .qemu = "-f qcow2 -o extended_l2=on,preallocation=metadata"},
+    {.name = "vdi", .format = "vdi", .ours = {.format = "vdi"}},
+    {.name = "vdi-fixed", .format = "vdi", .ours = {.format = "vdi", .preallocate = true}},
+    {.name = "qemu-vdi", .format = "vdi", .qemu = "-f vdi"},
+    {.name = "vhd", .format = "vhd", .qemu_format = "vpc", .no_check = true, .ours = {.format = "vhd"}},
+    {.name = "vhd-fixed",
+     .format = "vhd",
+     .qemu_format = "vpc",
+     .no_check = true,
+     .ours = {.format = "vhd", .preallocate = true}},
+    {.name = "qemu-vhd", .format = "vhd", .qemu_format = "vpc", .no_check = true, .qemu = "-f vpc"},
+    {.name = "vmdk", .format = "vmdk", .ours = {.format = "vmdk"}},
+    {.name = "vmdk-flat", .format = "vmdk", .ours = {.format = "vmdk", .preallocate = true}, .no_check = true},
+    {.name = "qemu-vmdk", .format = "vmdk", .qemu = "-f vmdk -o zeroed_grain=on"},
 };
 
 static void make_base(const char *path)

@@ -18,6 +18,7 @@ static const struct insn *run_emms(struct vcpu *v, const struct insn *i)
 {
     if (!mmx_check(v))
         return NULL;
+    x87_rotate(v, 0);
     v->xsave.ftw = 0;
     return i + 1;
 }

@@ -206,7 +206,8 @@ static void dot_ps(struct vector_call *c)
         uint32_t t[4];
         for (unsigned k = 0; k < 4; k++)
             t[k] = c->imm >> (4 + k) & 1 ? f32_mul(&c->env, c->a.u32[lane + k], c->b.u32[lane + k]) : 0;
-        uint32_t low = f32_add(&c->env, t[0], t[1]), high = f32_add(&c->env, t[2], t[3]);
+        // The order matters to which NaN comes out.
+        uint32_t low = f32_add(&c->env, t[1], t[0]), high = f32_add(&c->env, t[3], t[2]);
         uint32_t sum = f32_add(&c->env, low, high);
         for (unsigned k = 0; k < 4; k++)
             c->d.u32[lane + k] = c->imm >> k & 1 ? sum : 0;
@@ -353,10 +354,10 @@ static const struct insn *run_from_mmx(struct vcpu *v, const struct insn *i) // 
         else
             x.u32[k] = int_to_f32(&env, pair.s32[k]);
     }
+    if (!i->is_memory)
+        mmx_enter(v); // also before #XM
     if (!float_env_commit(v, &env))
         return NULL;
-    if (!i->is_memory)
-        mmx_enter(v);
     xmm_write(v, i->reg, &x);
     return i + 1;
 }
@@ -374,9 +375,9 @@ static const struct insn *run_to_mmx(struct vcpu *v, const struct insn *i) // CV
     for (unsigned k = 0; k < 2; k++)
         pair.s32[k] =
             (int32_t)(twice ? f64_to_int(&env, x.u64[k], 32, truncate) : f32_to_int(&env, x.u32[k], 32, truncate));
+    mmx_enter(v); // also before #XM
     if (!float_env_commit(v, &env))
         return NULL;
-    mmx_enter(v);
     mmx_write(v, i->reg, pair.u64[0]);
     return i + 1;
 }

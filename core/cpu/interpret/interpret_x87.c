@@ -133,14 +133,13 @@ static const struct insn *compare(struct vcpu *v, const struct insn *i, unsigned
         relation = f80_compare(&call.env, x87_get(v, 0), x, quiet);
         raise_denormal(&call, denormal, x87_get(v, 0));
     }
-    if (!x87_suppressed(&call)) {
-        if (to_flags)
-            flags_set(v, relation_flags[relation]);
-        else
-            v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
-        while (pops--)
-            x87_pop(v);
-    }
+    call.keep_c1 = to_flags;
+    if (to_flags) // also before an unmasked exception; only the pop is kept back
+        flags_set(v, relation_flags[relation]);
+    else
+        v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
+    while (!x87_suppressed(&call) && pops--)
+        x87_pop(v);
     return finish(v, i, &call);
 }
 
@@ -170,8 +169,7 @@ static const struct insn *run_ftst(struct vcpu *v, const struct insn *i)
         x87_stack_fault(&call, false);
     else
         relation = f80_compare(&call.env, x87_get(v, 0), (struct float80){0, 0}, false);
-    if (!x87_suppressed(&call))
-        v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
+    v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_CODE) | relation_codes[relation]);
     return finish(v, i, &call);
 }
 
@@ -351,6 +349,18 @@ static const struct insn *run_fst(struct vcpu *v, const struct insn *i)
     return store_float(v, i, false);
 }
 
+// D9 D8+i, undocumented: no stack fault, an empty register is just popped.
+static const struct insn *run_fstpnce(struct vcpu *v, const struct insn *i)
+{
+    struct x87_call call;
+    if (!x87_empty(v, 0))
+        return store_float(v, i, true);
+    if (!x87_begin(v, i, &call))
+        return NULL;
+    x87_pop(v);
+    return finish(v, i, &call);
+}
+
 static const struct insn *run_fstp(struct vcpu *v, const struct insn *i)
 {
     return store_float(v, i, true);
@@ -461,6 +471,7 @@ static const struct insn *run_fcmov(struct vcpu *v, const struct insn *i)
     struct x87_call call;
     if (!x87_begin(v, i, &call))
         return NULL;
+    call.keep_c1 = true;
     bool move = flags_condition(v, conditions[i->modrm >> 3 & 3]) != (i->opcode == 0xdb);
     if (x87_empty(v, 0) || x87_empty(v, INDEX(i))) {
         x87_stack_fault(&call, false);
@@ -548,7 +559,7 @@ const struct insn_row interpret_rows_x87[] = {
     REGISTER_FORM(FLDZ, run_constant),
     BOTH_FORMS(FST, run_fst),
     BOTH_FORMS(FSTP, run_fstp),
-    REGISTER_FORM(FSTPNCE, run_fstp),
+    REGISTER_FORM(FSTPNCE, run_fstpnce),
     MEMORY_FORM(FIST, run_fist),
     MEMORY_FORM(FISTP, run_fistp),
     MEMORY_FORM(FISTTP, run_fisttp),

@@ -78,8 +78,9 @@ static const struct insn *run_ffree(struct vcpu *v, const struct insn *i)
     if (!x87_check_pending(v))
         return NULL;
     v->xsave.ftw &= (uint8_t) ~(1u << ((x87_top(v) + INDEX(i)) & 7));
+    v->xsave.fsw &= (uint16_t)~FSW_C1;
     if (i->opcode == 0xdf) // FFREEP
-        x87_rotate(v, (x87_top(v) + 1) & 7);
+        x87_pop(v);
     return i + 1;
 }
 

@@ -121,8 +121,11 @@ bool x87_begin(struct vcpu *v, const struct insn *i, struct x87_call *call)
 
 void x87_end(struct vcpu *v, const struct insn *i, struct x87_call *call)
 {
+    if (x87_suppressed(call)) // the exceptions of the operands come alone
+        call->env.flags &= FLOAT_INVALID | FLOAT_DENORMAL | FLOAT_DIVIDE;
     bool up = call->env.rounded_up && call->env.flags & (FLOAT_INEXACT | FLOAT_OVERFLOW | FLOAT_UNDERFLOW);
-    v->xsave.fsw = (uint16_t)((v->xsave.fsw & ~FSW_C1) | call->env.flags | (call->stack_fault ? FSW_SF : 0) |
+    uint16_t kept = call->keep_c1 && !call->stack_fault ? 0xffff : (uint16_t)~FSW_C1;
+    v->xsave.fsw = (uint16_t)((v->xsave.fsw & kept) | call->env.flags | (call->stack_fault ? FSW_SF : 0) |
                               (up || call->c1 ? FSW_C1 : 0));
     if (call->env.flags & ~call->env.masks)
         x87_update_summary(v);

@@ -34,6 +34,7 @@ void x87_init(struct vcpu *v);
 struct x87_call {
     struct float_env env;
     bool stack_fault, c1; // c1: beside what rounding says
+    bool keep_c1;         // the instruction leaves C1 alone, unless the stack is at fault
 };
 // False: #MF is recorded, or the block ends to wait for FERR; return NULL.
 bool x87_begin(struct vcpu *v, const struct insn *i, struct x87_call *call);

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "disks/grains.h"
+
+#include <errno.h>
+#include <string.h>
+
+bool grains_init(struct grains *g, GError **error)
+{
+    uint64_t pages = (g->count + g->per_page - 1) / g->per_page;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_mutex_init(&g->allocate_lock, NULL);
+    pthread_mutex_init(&g->flush_lock, NULL);
+    if (!g->memory_most)
+        g->memory_most = 32 * MiB;
+    g->pages = g_try_new0(uint32_t *, MAX(pages, 1));
+    g->dirty = g_try_new0(uint8_t, MAX(pages, 1));
+    if (g->pages && g->dirty)
+        return true;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "There is not enough memory to open %s", g->disk->path);
+    return false;
+}
+
+static uint64_t page_count(const struct grains *g)
+{
+    return (g->count + g->per_page - 1) / g->per_page;
+}
+
+void grains_free(struct grains *g)
+{
+    for (uint64_t i = 0; g->pages && i < page_count(g); i++)
+        g_free(g->pages[i]);
+    g_free(g->pages);
+    g_free(g->dirty);
+    g->pages = NULL;
+    g->dirty = NULL;
+    pthread_mutex_destroy(&g->lock);
+    pthread_mutex_destroy(&g->allocate_lock);
+    pthread_mutex_destroy(&g->flush_lock);
+}
+
+// Forgets a clean page so that a huge disk does not fill the memory. LOCK held.
+static void make_room(struct grains *g, uint64_t keep)
+{
+    uint64_t pages = page_count(g), most = MAX(g->memory_most / (g->per_page * 4), 4);
+    for (uint64_t i = 1; i < pages && g->pages_loaded >= most; i++) {
+        uint64_t page = (keep + i) % pages;
+        if (!g->pages[page] || g->dirty[page])
+            continue;
+        g_free(g->pages[page]);
+        g->pages[page] = NULL;
+        g->pages_loaded--;
+    }
+}
+
+// LOCK held.
+static int entry_locked(struct grains *g, uint64_t grain, bool may_block, uint32_t *entry)
+{
+    uint64_t page = grain / g->per_page;
+    if (grain >= g->count)
+        return -EIO;
+    if (!g->pages[page]) {
+        if (!may_block)
+            return -EAGAIN;
+        make_room(g, page);
+        uint32_t *entries = g_try_new0(uint32_t, g->per_page);
+        int rc = entries ? g->load(g, page, entries) : -ENOMEM;
+        if (rc) {
+            g_free(entries);
+            return rc;
+        }
+        g->pages[page] = entries;
+        g->pages_loaded++;
+    }
+    *entry = g->pages[page][grain % g->per_page];
+    return 0;
+}
+
+int grains_entry(struct grains *g, uint64_t grain, bool may_block, uint32_t *entry)
+{
+    pthread_mutex_lock(&g->lock);
+    int rc = entry_locked(g, grain, may_block, entry);
+    pthread_mutex_unlock(&g->lock);
+    return rc;
+}
+
+static const enum extent_kind kinds[] = {
+    [GRAIN_NONE] = EXTENT_BACKING,
+    [GRAIN_ZERO] = EXTENT_ZERO,
+    [GRAIN_DATA] = EXTENT_DATA,
+    [GRAIN_COMPRESSED] = EXTENT_COMPRESSED,
+};
+
+static int map_locked(struct grains *g, uint64_t offset, uint64_t length, bool may_block, struct extent *extent)
+{
+    uint64_t first = offset / g->grain_size, in_grain = offset % g->grain_size, place = 0,
+             at = g->grain_size - in_grain;
+    uint32_t entry;
+    int rc = entry_locked(g, first, may_block, &entry);
+    if (rc)
+        return rc;
+    enum grain_kind kind = g->kind(g, entry, &place);
+    if (kind == GRAIN_INVALID) {
+        log_guest("disks", "%s is damaged: a table entry lies past the end of the file", g->disk->path);
+        return -EIO;
+    }
+    for (uint64_t grain = first + 1; at < length && kind != GRAIN_COMPRESSED && grain < g->count; grain++) {
+        uint64_t next_place = 0;
+        if (!g->pages[grain / g->per_page] || entry_locked(g, grain, false, &entry))
+            break;
+        if (g->kind(g, entry, &next_place) != kind ||
+            (kind == GRAIN_DATA && next_place != place + (grain - first) * g->grain_size))
+            break;
+        at += g->grain_size;
+    }
+    *extent = (struct extent){.kind = kinds[kind],
+                              .length = MIN(at, length),
+                              .file = g->file,
+                              .file_offset = place + in_grain,
+                              .writable = kind == GRAIN_DATA};
+    return 0;
+}
+
+int grains_map(struct grains *g, uint64_t offset, uint64_t length, unsigned flags, struct extent *extent)
+{
+    pthread_mutex_lock(&g->lock);
+    int rc = map_locked(g, offset, length, flags & MAP_MAY_BLOCK, extent);
+    pthread_mutex_unlock(&g->lock);
+    if (rc || !(flags & MAP_HOLES) || extent->kind != EXTENT_DATA)
+        return rc;
+    if (file_is_hole(extent->file, extent->file_offset, extent->length, &extent->length))
+        extent->kind = EXTENT_ZERO;
+    return 0;
+}
+
+static int add_grain(struct grains *g, uint64_t grain, uint64_t in_grain, const struct iovec *iov, unsigned count)
+{
+    uint32_t entry;
+    uint64_t place, page = grain / g->per_page;
+    pthread_mutex_lock(&g->allocate_lock);
+    int rc = grains_entry(g, grain, true, &entry);
+    if (!rc && g->kind(g, entry, &place) != GRAIN_DATA) {
+        rc = g->allocate(g, grain, &entry);
+        if (!rc)
+            g->kind(g, entry, &place);
+    }
+    if (!rc)
+        rc = file_writev(g->file, place + in_grain, iov, count);
+    pthread_mutex_lock(&g->lock);
+    uint32_t unused;
+    if (!rc)
+        rc = entry_locked(g, grain, true, &unused);
+    if (!rc) {
+        g->pages[page][grain % g->per_page] = entry;
+        g->dirty_count += !g->dirty[page];
+        g->dirty[page] = 1;
+    }
+    pthread_mutex_unlock(&g->lock);
+    pthread_mutex_unlock(&g->allocate_lock);
+    return rc;
+}
+
+int grains_write(struct grains *g, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count)
+{
+    g_autofree struct iovec *part = g_new(struct iovec, iov_count);
+    for (uint64_t done = 0, step; done < length; done += step) {
+        struct extent extent;
+        uint64_t in_grain = (offset + done) % g->grain_size;
+        int rc = grains_map(g, offset + done, length - done, MAP_MAY_BLOCK, &extent);
+        if (rc)
+            return rc;
+        step = extent.kind == EXTENT_DATA ? extent.length : MIN(length - done, g->grain_size - in_grain);
+        unsigned count = iov_slice(part, iov, iov_count, done, step);
+        rc = extent.kind == EXTENT_DATA ? file_writev(extent.file, extent.file_offset, part, count)
+                                        : add_grain(g, (offset + done) / g->grain_size, in_grain, part, count);
+        if (rc)
+            return rc;
+    }
+    return g->dirty_count * g->per_page * 4 > g->memory_most / 2 ? grains_flush(g) : 0;
+}
+
+int grains_zero(struct grains *g, uint64_t offset, uint64_t length, unsigned flags)
+{
+    for (uint64_t done = 0; done < length;) {
+        struct extent extent;
+        int rc = grains_map(g, offset + done, length - done, MAP_MAY_BLOCK, &extent);
+        if (!rc && extent.kind == EXTENT_DATA)
+            rc = flags & DISK_MAY_UNMAP ? file_punch(extent.file, extent.file_offset, extent.length)
+                                        : file_zero(extent.file, extent.file_offset, extent.length);
+        if (rc)
+            return rc;
+        done += extent.length;
+    }
+    return 0;
+}
+
+static int store_pages(struct grains *g)
+{
+    uint64_t pages = page_count(g);
+    g_autofree uint32_t *copy = g_new(uint32_t, g->per_page);
+    for (uint64_t page = 0; page < pages; page++) {
+        pthread_mutex_lock(&g->lock);
+        bool store = g->dirty[page] == 2;
+        if (store)
+            memcpy(copy, g->pages[page], g->per_page * 4);
+        pthread_mutex_unlock(&g->lock);
+        int rc = store ? g->store(g, page, copy) : 0;
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+// Dirty pages in the state FROM go to TO (0: clean). LOCK held.
+static void turn_pages(struct grains *g, uint8_t from, uint8_t to)
+{
+    uint64_t pages = page_count(g);
+    for (uint64_t page = 0; page < pages; page++)
+        if (g->dirty[page] == from) {
+            g->dirty[page] = to;
+            g->dirty_count -= to == 0;
+        }
+}
+
+int grains_flush(struct grains *g)
+{
+    pthread_mutex_lock(&g->flush_lock);
+    pthread_mutex_lock(&g->allocate_lock); // no block is half added
+    pthread_mutex_lock(&g->lock);
+    bool tables = g->dirty_count || g->header_dirty;
+    if (tables)
+        turn_pages(g, 1, 2);
+    pthread_mutex_unlock(&g->lock);
+    int rc = file_sync(g->file);
+    if (!rc && tables) {
+        if (g->before_store)
+            rc = g->before_store(g);
+        if (!rc)
+            rc = store_pages(g);
+        if (!rc)
+            rc = file_sync(g->file);
+        pthread_mutex_lock(&g->lock);
+        turn_pages(g, 2, rc ? 1 : 0);
+        pthread_mutex_unlock(&g->lock);
+    }
+    pthread_mutex_unlock(&g->allocate_lock);
+    pthread_mutex_unlock(&g->flush_lock);
+    return rc;
+}
+
+int grains_append(struct grains *g, uint64_t *end, uint64_t length, uint64_t alignment, uint64_t *offset)
+{
+    uint64_t place = ALIGN_UP(*end, alignment), size = file_size(g->file);
+    int rc = place + length > size ? file_truncate(g->file, place + length) : 0;
+    if (!rc && size > place) // something left behind by an allocation that failed
+        rc = file_punch(g->file, place, MIN(size - place, length));
+    if (rc)
+        return rc;
+    *offset = place;
+    *end = place + length;
+    return 0;
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// VMDK after VMware's "Virtual Disk Format 5.0". Shared by the vmdk_*.c files.
+#ifndef CLOCHE_DISKS_VMDK_H
+#define CLOCHE_DISKS_VMDK_H
+
+#include "disks/grains.h"
+
+#define VMDK_MAGIC  0x564d444bu // "KDMV"
+#define VMDK_SECTOR 512ull
+
+enum vmdk_extent_kind { VMDK_FLAT, VMDK_SPARSE, VMDK_ZERO };
+
+// One extent file: a run of the disk. FILE is owned unless it is the disk's own.
+struct vmdk_extent {
+    struct vmdk *vmdk;
+    enum vmdk_extent_kind kind;
+    uint64_t start, length; // bytes of the disk
+    struct file *file;
+    bool owns_file;
+    uint64_t flat_offset;
+    // Sparse ones:
+    struct grains grains;
+    uint32_t *directory, *redundant; // sectors of grain tables; REDUNDANT may be NULL
+    uint32_t tables, per_table;
+    bool zero_grains, compressed;
+    uint64_t end; // where the next grain goes
+};
+
+// Threads: immutable after opening except what LOCK guards; the grain tables have their own locks.
+struct vmdk {
+    struct disk *disk;
+    char *descriptor;                            // text
+    uint64_t descriptor_offset, descriptor_room; // in the disk's file
+    char variant[64];
+    uint32_t cid, parent_cid;
+    char *parent;
+    struct vmdk_extent *extents;
+    unsigned extent_count;
+    pthread_mutex_t lock; // CID change
+    bool marked;
+    char generation[16];
+};
+
+// vmdk_descriptor.c
+bool vmdk_descriptor_parse(struct vmdk *v, GError **error); // fills variant, CIDs, parent; not the extents
+struct vmdk_line {
+    enum vmdk_extent_kind kind;
+    uint64_t sectors, offset;
+    char *file;
+};
+// The extent lines, as an array of struct vmdk_line. NULL with ERROR.
+GArray *vmdk_descriptor_extents(struct vmdk *v, GError **error);
+char *vmdk_descriptor_make(uint32_t cid, const char *variant, const char *extent_line, uint64_t size);
+int vmdk_change_cid(struct vmdk *v); // before the first change of a session; LOCK held
+
+// vmdk_sparse.c
+bool vmdk_sparse_open(struct vmdk_extent *e, GError **error);
+void vmdk_sparse_close(struct vmdk_extent *e);
+int vmdk_read_compressed(struct vmdk_extent *e, uint64_t offset, const struct iovec *iov, unsigned iov_count);
+int vmdk_sparse_create(struct file *file, uint64_t size, const char *descriptor);
+// Reads the header's place of an embedded descriptor (sectors). False where it is no sparse extent.
+bool vmdk_sparse_descriptor(struct file *file, uint64_t *offset, uint64_t *length);
+
+#endif

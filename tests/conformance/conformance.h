@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Instruction conformance: forms taken from the interpreter's instruction table, inputs made at random with many edges,
+// expected results from the host processor itself, compared with an engine that runs the same bytes in ring 3 of a
+// small machine. A worker process is one thread; nothing here is shared between threads.
+#ifndef CLOCHE_CONFORMANCE_H
+#define CLOCHE_CONFORMANCE_H
+
+#include "core/cpu/interpret/interpret.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+// The same addresses on the host and in the machine: data (read-write, then one read-only page, then nothing) and code.
+#define DATA_BASE     0x10000000ull
+#define DATA_SIZE     0x4000u // writable part
+#define DATA_READONLY (DATA_BASE + DATA_SIZE)
+#define DATA_ALL      (DATA_SIZE + 0x1000u)
+#define CODE_BASE     0x20000000ull
+#define CODE_SIZE     0x10000u
+
+#define SELECTOR_CODE32 0x23 // as Linux has them
+#define SELECTOR_DATA   0x2b
+#define SELECTOR_CODE64 0x33
+
+#define XSAVE_BYTES 832 // legacy region, header, AVX
+
+// A processor as user code sees it.
+struct state {
+    uint64_t gpr[16];
+    uint64_t rip, rflags;
+    union {
+        uint8_t xsave[XSAVE_BYTES];
+        uint64_t align;
+    };
+};
+
+// How running ended: at the INT3 that fills the code region after and around the instruction, or by an exception.
+#define OUTCOME_DONE (-1)
+struct outcome {
+    struct state state;
+    int exception; // vector, or OUTCOME_DONE
+    uint32_t error_code;
+    uint64_t cr2; // of a page fault
+};
+
+#define WINDOW_MAX 1024
+struct window {
+    uint64_t address;
+    unsigned size;
+    uint8_t bytes[WINDOW_MAX];
+};
+
+struct form;
+struct vector {
+    const struct form *form; // of a single instruction
+    bool is_64;
+    uint8_t length; // of the code
+    uint8_t bytes[255];
+    struct state in;         // rip: where the code is put
+    struct window window[2]; // memory contents; size 0: unused
+    // For the comparison:
+    uint64_t undefined_flags; // RFLAGS bits
+    uint16_t undefined_fsw;
+    bool approximate; // the last place of x87 results is free
+    struct {
+        uint64_t address;
+        unsigned size;
+    } ignore[3]; // memory that may differ (x87 pointers)
+};
+
+// ---- Forms (forms.c) ------------------------------------------------------------------------------------------------
+
+struct form {
+    char *key; // mnemonic, operands, encoding: readable and unique
+    bool is_64;
+    bool is_vex, has_modrm, is_memory, is_vsib;
+    bool reg_free, rm_free; // the ModRM fields are operands
+    uint8_t prefix[2];      // 66, F2, F3 or 0
+    uint8_t rex_w, map, opcode, modrm, vex_pp, vex_l;
+    uint16_t mnemonic;
+    unsigned vectors; // run so far
+    unsigned failures;
+    const char *excluded; // reason, or NULL
+};
+// Every form of every row of the instruction table that the decoder knows. Free with g_ptr_array_unref().
+GPtrArray *forms_enumerate(void);
+// Key of decoded code, to tell whether it is still the same form.
+void form_key(const struct decoded *d, bool is_64, char *key, size_t size);
+bool decode_bytes(bool is_64, const uint8_t *bytes, size_t size, struct decoded *d);
+
+// ---- Inputs (generate.c) --------------------------------------------------------------------------------------------
+
+struct random {
+    uint64_t state;
+};
+uint64_t random_next(struct random *r);
+static inline unsigned random_below(struct random *r, unsigned n)
+{
+    return (unsigned)(random_next(r) >> 33) % n;
+}
+// False when no usable instance was found in a few tries.
+bool generate(struct random *r, const struct form *form, struct vector *v);
+// A run of COUNT random instructions without branches or implicit addresses.
+bool generate_sequence(struct random *r, const GPtrArray *forms, bool is_64, unsigned count, struct vector *v);
+
+// ---- What is undefined (undefined.c)
+// ----------------------------------------------------------------------------------
+
+// False: the whole result is undefined, and the vector is useless.
+bool mark_undefined(const struct decoded *d, struct vector *v);
+
+// ---- The host (native.c, x86-64 only)
+// ---------------------------------------------------------------------------------
+
+bool native_init(GError **error);
+uint8_t *native_data(void);
+void native_seal(void); // after the read-only page has its contents
+void native_run(const struct vector *v, struct outcome *out);
+
+// ---- The machine (guest.c)
+// --------------------------------------------------------------------------------------------
+
+struct guest;
+struct guest *guest_new(const char *engine, GError **error);
+uint8_t *guest_data(struct guest *g);
+void guest_run(struct guest *g, const struct vector *v, struct outcome *out);
+void guest_free(struct guest *g);
+
+// ---- Comparison (compare.c)
+// -------------------------------------------------------------------------------------------
+
+// Appends a line per difference to TEXT. True: none.
+bool compare_outcomes(const struct vector *v, const struct outcome *expected, const struct outcome *got,
+                      const uint8_t *expected_data, uint8_t *got_data, GString *text);
+void describe_vector(const struct vector *v, GString *text);
+
+#endif

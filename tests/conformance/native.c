@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The oracle: the host processor runs the instruction itself, in this process. State goes in and comes out through a
+// signal frame: the handler that ends one run puts back the harness, and the next run starts from a trap of its own.
+#include "tests/conformance/conformance.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ucontext.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+// The thread's own state while guest registers are loaded. One worker process has one thread.
+static struct {
+    const struct vector *vector;
+    struct outcome *out;
+    bool running;
+    gregset_t saved;
+    uint8_t saved_fpu[XSAVE_BYTES];
+} run;
+
+static const unsigned greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                     REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+static void start(ucontext_t *uc)
+{
+    const struct vector *v = run.vector;
+    greg_t *g = uc->uc_mcontext.gregs;
+
+    memcpy(run.saved, g, sizeof(run.saved));
+    memcpy(run.saved_fpu, uc->uc_mcontext.fpregs, XSAVE_BYTES);
+    for (unsigned k = 0; k < 16; k++)
+        g[greg_of[k]] = (greg_t)v->in.gpr[k];
+    g[REG_RIP] = (greg_t)v->in.rip;
+    g[REG_EFL] = (greg_t)v->in.rflags;
+    if (!v->is_64)
+        g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | SELECTOR_CODE32;
+    uint8_t *fpu = (uint8_t *)uc->uc_mcontext.fpregs;
+    memcpy(fpu, v->in.xsave, 416); // what follows is the kernel's description of the frame
+    uint64_t bv;
+    memcpy(&bv, fpu + 512, 8);
+    bv |= 7;
+    memcpy(fpu + 512, &bv, 8);
+    memcpy(fpu + 576, v->in.xsave + 576, 256);
+    run.running = true;
+}
+
+static void finish(ucontext_t *uc, int sig)
+{
+    struct outcome *out = run.out;
+    greg_t *g = uc->uc_mcontext.gregs;
+
+    for (unsigned k = 0; k < 16; k++)
+        out->state.gpr[k] = (uint64_t)g[greg_of[k]];
+    out->state.rip = (uint64_t)g[REG_RIP];
+    out->state.rflags = (uint64_t)g[REG_EFL];
+    const uint8_t *fpu = (const uint8_t *)uc->uc_mcontext.fpregs;
+    uint64_t bv;
+    memcpy(&bv, fpu + 512, 8);
+    memset(out->state.xsave, 0, XSAVE_BYTES);
+    memcpy(out->state.xsave, fpu, 416);
+    if (!(bv & XCR0_X87)) { // left in its initial state by XSAVE's init optimization
+        memset(out->state.xsave, 0, 24);
+        memset(out->state.xsave + 32, 0, 128);
+        out->state.xsave[0] = 0x7f;
+        out->state.xsave[1] = 0x03;
+    }
+    if (!(bv & XCR0_SSE))
+        memset(out->state.xsave + 160, 0, 256);
+    if (bv & XCR0_AVX)
+        memcpy(out->state.xsave + 576, fpu + 576, 256);
+    out->exception = (int)g[REG_TRAPNO];
+    out->error_code = (uint32_t)g[REG_ERR];
+    out->cr2 = (uint64_t)g[REG_CR2];
+
+    memcpy(g, run.saved, sizeof(run.saved));
+    memcpy(uc->uc_mcontext.fpregs, run.saved_fpu, 416);
+    uint64_t saved_bv;
+    memcpy(&saved_bv, run.saved_fpu + 512, 8);
+    saved_bv |= bv;
+    memcpy((uint8_t *)uc->uc_mcontext.fpregs + 512, &saved_bv, 8);
+    memcpy((uint8_t *)uc->uc_mcontext.fpregs + 576, run.saved_fpu + 576, 256);
+    run.running = false;
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    if (run.running) {
+        finish(uc, sig);
+    } else if (sig == SIGTRAP && run.vector) {
+        start(uc);
+    } else { // a fault of the harness itself: die of it
+        signal(sig, SIG_DFL);
+    }
+}
+
+uint8_t *native_data(void)
+{
+    return (uint8_t *)DATA_BASE;
+}
+
+static bool map_fixed(uint64_t address, size_t size, int protection, GError **error)
+{
+    void *p = mmap((void *)address, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p == (void *)address)
+        return true;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED,
+                "The host does not give memory at address %#" G_GINT64_MODIFIER "x for native execution: %s.", address,
+                g_strerror(errno));
+    return false;
+}
+
+bool native_init(GError **error)
+{
+    static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
+    stack_t stack = {.ss_size = 256 * 1024};
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    stack.ss_sp = g_malloc(stack.ss_size);
+    if (!map_fixed(DATA_BASE, DATA_ALL, PROT_READ | PROT_WRITE, error) ||
+        !map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, error))
+        return false;
+    memset((void *)CODE_BASE, 0xcc, CODE_SIZE);
+    sigaltstack(&stack, NULL);
+    sigfillset(&action.sa_mask);
+    for (unsigned k = 0; k < G_N_ELEMENTS(signals); k++)
+        sigaction(signals[k], &action, NULL);
+    // 64-bit processes run with null data segments; 32-bit code needs them.
+    uint16_t selector = SELECTOR_DATA;
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(selector));
+    return true;
+}
+
+void native_seal(void)
+{
+    mprotect((void *)DATA_READONLY, 0x1000, PROT_READ);
+}
+
+void native_run(const struct vector *v, struct outcome *out)
+{
+    uint8_t *code = (uint8_t *)v->in.rip;
+    memcpy(code, v->bytes, v->length);
+    run.vector = v;
+    run.out = out;
+    __asm__ volatile("int3" : : : "memory");
+    run.vector = NULL;
+    memset(code, 0xcc, v->length);
+    // INT3 elsewhere than in the instruction itself is the end of the run.
+    uint64_t last = out->state.rip - 1;
+    bool own = last == v->in.rip && v->bytes[0] == 0xcc;
+    if (out->exception == EXCEPTION_BP && !own) {
+        out->exception = OUTCOME_DONE;
+        out->state.rip = last;
+    }
+}
