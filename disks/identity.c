@@ -10,7 +10,7 @@
 enum { SAMPLES = 64, SAMPLE_LENGTH = 4096 };
 
 struct identity {
-    uint64_t size, file_length;
+    uint64_t size, file_length, inode;
     int64_t seconds;
     long nanoseconds;
     char samples[65], generation[37]; // "-": the format has none
@@ -41,6 +41,7 @@ static void stat_identity(struct disk *base, struct identity *id)
     if (fstat(base->file->fd, &st) < 0)
         return;
     id->file_length = st.st_size;
+    id->inode = st.st_ino;
     id->seconds = st.st_mtim.tv_sec;
     id->nanoseconds = st.st_mtim.tv_nsec;
 }
@@ -51,20 +52,23 @@ char *identity_of(struct disk *base)
     stat_identity(base, &id);
     g_autofree char *samples = sample_checksum(base);
     return samples
-               ? g_strdup_printf("size=%" PRIu64 " file=%" PRIu64 " time=%" PRId64 ".%09ld generation=%s samples=%s",
-                                 id.size, id.file_length, id.seconds, id.nanoseconds, id.generation, samples)
+               ? g_strdup_printf("size=%" PRIu64 " file=%" PRIu64 " inode=%" PRIu64 " time=%" PRId64
+                                 ".%09ld generation=%s samples=%s",
+                                 id.size, id.file_length, id.inode, id.seconds, id.nanoseconds, id.generation, samples)
                : NULL;
 }
 
 char *identity_in_transit(struct disk *base)
 {
-    return g_strdup_printf("size=%" PRIu64 " file=0 time=0.0 generation=- samples=transit", base->size);
+    return g_strdup_printf("size=%" PRIu64 " file=0 inode=0 time=0.0 generation=- samples=transit", base->size);
 }
 
 static bool parse(const char *text, struct identity *id)
 {
-    return sscanf(text, "size=%" SCNu64 " file=%" SCNu64 " time=%" SCNd64 ".%ld generation=%36s samples=%64s",
-                  &id->size, &id->file_length, &id->seconds, &id->nanoseconds, id->generation, id->samples) == 6;
+    return sscanf(text, "size=%" SCNu64 " file=%" SCNu64 " inode=%" SCNu64 " time=%" SCNd64
+                        ".%ld generation=%36s samples=%64s",
+                  &id->size, &id->file_length, &id->inode, &id->seconds, &id->nanoseconds, id->generation,
+                  id->samples) == 7;
 }
 
 bool identity_check(struct disk *disk, GError **error)
@@ -91,8 +95,11 @@ bool identity_check(struct disk *disk, GError **error)
     }
     if (then.file_length == now.file_length && then.seconds == now.seconds && then.nanoseconds == now.nanoseconds)
         return true;
-    // Another file time alone may be a copy. The format's own mark of changes decides where it has one.
+    // The format's own mark of changes decides where it has one. Without one, another time on the same file is a change;
+    // on another file it may be a copy, which is compared at the samples.
     bool same = strcmp(then.generation, now.generation) == 0;
+    if (strcmp(now.generation, "-") == 0 && then.inode == now.inode)
+        same = false;
     g_autofree char *samples = same ? sample_checksum(disk->backing) : NULL;
     if (samples && strcmp(samples, then.samples) == 0) {
         log_info("disks",
