@@ -316,7 +316,7 @@ static const struct option {
     option_fn *set;
     const char *help;
 } options[] = {
-    {"machine", 0, "FOLDER", set_machine, "run the machine defined in FOLDER; further options change it for this run"},
+    {"machine", 0, "FOLDER", set_machine, "run the machine that is defined in FOLDER"},
     {"memory", 'm', "SIZE", set_memory, "guest memory, for example 512M or 4G (1G)"},
     {"cpus", 0, "N", set_cpus, "processors, 1 to 16 (1)"},
     {"cpu", 0, "MODEL", set_cpu, "x86-64-v1, x86-64-v2, x86-64-v3, host or max (x86-64-v3)"},
@@ -340,7 +340,7 @@ static const struct option {
     {"control", 0, "SOCKET", set_control, "listen for control commands (QMP) at this path"},
     {"debug-output", 0, "TARGET", set_debug_output, "where firmware's debug ports 0x402 and 0xE9 go: stdio or a path"},
     {"screenshot", 0, "FILE", set_screenshot, "write the screen as PNG when the run ends"},
-    {"load-state", 0, "FILE", set_load_state, "go on from a saved state"},
+    {"load-state", 0, "FOLDER", set_load_state, "go on from the state saved in FOLDER"},
     {"rtc", 0, "BASE", set_rtc, "utc or local time in the clock (utc)"},
     {"no-reboot", 0, NULL, set_no_reboot, "end when the guest resets"},
     {"pause", 'S', NULL, set_pause, "do not start the processors yet"},

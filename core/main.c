@@ -6,6 +6,7 @@
 #include "core/control/control.h"
 #include "core/control/hold.h"
 #include "core/machine/machine.h"
+#include "core/state/machine_state.h"
 #include "devices/char/backend.h"
 
 #include <glib-unix.h>
@@ -149,10 +150,9 @@ static int run(struct monitor *monitor)
 
 static bool check_supported(const struct machine_options *options, GError **error)
 {
-    const char *missing = options->vnc ? "--display vnc" : options->load_state ? "--load-state" : NULL;
-    if (missing)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "%s is not supported by this build.", missing);
-    return !missing;
+    if (options->vnc)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "--display vnc is not supported by this build.");
+    return !options->vnc;
 }
 
 // The control socket, and for a defined machine the state that it goes on from.
@@ -165,6 +165,9 @@ static bool serve(struct monitor *monitor, GError **error)
     }
     if (monitor->control && monitor->hold)
         control_server_set_hold(monitor->control, monitor->hold);
+    if (monitor->options->load_state &&
+        !machine_state_read_folder(monitor->machine, monitor->options->load_state, true, error))
+        return false;
     return !monitor->hold || machine_hold_resume(monitor->hold, monitor->machine, error);
 }
 

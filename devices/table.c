@@ -34,9 +34,12 @@
 #define STORAGE(row) \
     row(floppy) \
     row(piix3_ide) \
-    row(virtio_blk)
+    row(virtio_blk) \
+    row(virtio_rng)
 
-#define NET(row)
+#define NET(row) \
+    row(virtio_net) \
+    row(e1000)
 
 // clang-format on
 

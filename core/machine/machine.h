@@ -67,6 +67,7 @@ struct screen;
 struct input;
 struct fw_cfg;
 struct drive;
+struct nic;
 
 struct machine {
     GRecMutex lock;          // the machine lock
@@ -83,6 +84,7 @@ struct machine {
     struct irq gsi[24];
     struct device *devices;  // in order of creation
     struct drive *drives;    // core/machine/drive.h
+    struct nic *nics;        // core/machine/nic.h
     uint64_t ram_size, ram_below_4g;
     uint64_t ram_offset;     // of main memory in the backing
     enum run_state state;

@@ -104,7 +104,7 @@ void pci_set_bar(struct pci_device *pci, unsigned index, struct region *region, 
     uint64_t mask = ~(bar->size - 1);
     unsigned at = PCI_BAR0 + 4 * index;
     pci->config[at] = io ? 1 : (wide ? 4 : 0) | (prefetchable ? 8 : 0);
-    store_le(pci->write_mask + at, 4, io ? mask & 0xffff : mask);
+    store_le(pci->write_mask + at, 4, mask); // all 32 bits for ports too: SeaBIOS takes the size from them
     if (wide)
         store_le(pci->write_mask + at + 4, 4, mask >> 32);
 }

@@ -406,7 +406,7 @@ START_TEST(bars_are_sized_and_move)
     config_write(&f, devfn, 0x10, 0xffffffff, 4);
     config_write(&f, devfn, 0x14, 0xffffffff, 4);
     ck_assert_uint_eq(config_read(&f, devfn, 0x10, 4), 0xfffff000);
-    ck_assert_uint_eq(config_read(&f, devfn, 0x14, 4), 0x0000ff01);
+    ck_assert_uint_eq(config_read(&f, devfn, 0x14, 4), 0xffffff01);
     config_write(&f, devfn, 0x10, 0xe0000000, 4);
     config_write(&f, devfn, 0x14, 0xc000, 4);
     ck_assert_uint_eq(address_space_load(memory, 0xe0000001, 1), 0xff);

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "core/machine/nic.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define QUEUE_FRAMES 2048u // more are dropped
+#define QUEUE_BYTES  (16 * MiB)
+#define QUEUE_ROOM   512u // from here on the network is not read
+#define MILLISECOND  1000000ll
+
+// ---- Queues and the cable ---------------------------------------------------------------------------------------
+
+static void queue_init(struct nic_queue *queue)
+{
+    *queue = (struct nic_queue){0};
+    queue->last = &queue->first;
+}
+
+static void queue_clear(struct nic_queue *queue)
+{
+    while (queue->first) {
+        struct nic_frame *frame = queue->first;
+        queue->first = frame->next;
+        g_free(frame);
+    }
+    queue_init(queue);
+}
+
+// Lock held. When the frame comes out at the other end of the cable, or -1 when it is lost.
+static int64_t shaped(struct nic *nic, struct nic_queue *queue, size_t length)
+{
+    const struct nic_shape *shape = &nic->shape;
+    int64_t now = clock_now(nic->machine->clock), due = now;
+    if (shape->loss && (uint32_t)g_random_int_range(0, 1000000) < shape->loss)
+        return -1;
+    if (shape->rate) {
+        due = MAX(now, queue->line_free) + (int64_t)(length * 8 * 1000000000ull / shape->rate);
+        queue->line_free = due;
+    }
+    due += shape->delay;
+    if (shape->jitter)
+        due += (int64_t)(g_random_double() * shape->jitter);
+    return due;
+}
+
+// Lock held. Takes FRAME over.
+static void enqueue(struct nic *nic, struct nic_queue *queue, struct nic_frame *frame)
+{
+    frame->due = shaped(nic, queue, frame->length);
+    if (!nic->link || frame->due < 0 || queue->frames >= QUEUE_FRAMES || queue->bytes >= QUEUE_BYTES) {
+        nic->dropped++;
+        g_free(frame);
+        return;
+    }
+    frame->next = NULL;
+    *queue->last = frame;
+    queue->last = &frame->next;
+    queue->frames++;
+    queue->bytes += frame->length;
+}
+
+// Lock held. The first frame if its time has come; else lowers *TIMEOUT to the milliseconds until then.
+static struct nic_frame *dequeue(struct nic *nic, struct nic_queue *queue, int *timeout)
+{
+    struct nic_frame *frame = queue->first;
+    if (!frame)
+        return NULL;
+    int64_t wait = frame->due - clock_now(nic->machine->clock);
+    if (wait > 0) {
+        *timeout = MIN((uint64_t)*timeout & INT32_MAX, (uint64_t)MIN(wait / MILLISECOND + 1, 1000));
+        return NULL;
+    }
+    queue->first = frame->next;
+    if (!queue->first)
+        queue->last = &queue->first;
+    queue->frames--;
+    queue->bytes -= frame->length;
+    return frame;
+}
+
+// Lock held.
+static void put_back(struct nic_queue *queue, struct nic_frame *frame)
+{
+    frame->next = queue->first;
+    if (!queue->first)
+        queue->last = &frame->next;
+    queue->first = frame;
+    queue->frames++;
+    queue->bytes += frame->length;
+}
+
+static void wake(struct nic *nic)
+{
+    if (atomic_exchange(&nic->awake, true))
+        return;
+    uint64_t one = 1;
+    if (write(nic->wake, &one, sizeof one) < 0 && errno != EAGAIN)
+        log_error("net", "%s: the network's thread cannot be woken: %s", nic->id, g_strerror(errno));
+}
+
+static struct nic_frame *frame_new(size_t length)
+{
+    struct nic_frame *frame = g_malloc(sizeof *frame + MAX(length, NIC_FRAME_MIN));
+    frame->length = length;
+    return frame;
+}
+
+static void capture(struct nic *nic, bool from_guest, const struct nic_frame *frame)
+{
+    if (nic->capture)
+        capture_frame(nic->capture, clock_wall(nic->machine->clock), from_guest, frame->data, frame->length);
+}
+
+void nic_send(struct nic *nic, const struct iovec *iov, unsigned count)
+{
+    size_t length = 0, at = 0;
+    for (unsigned i = 0; i < count; i++)
+        length += iov[i].iov_len;
+    if (length < NIC_HEADER || length > NIC_FRAME_MAX)
+        return;
+    struct nic_frame *frame = frame_new(length);
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(frame->data + at, iov[i].iov_base, iov[i].iov_len);
+        at += iov[i].iov_len;
+    }
+    g_mutex_lock(&nic->lock);
+    nic->sent++;
+    nic->sent_bytes += length;
+    capture(nic, true, frame);
+    enqueue(nic, &nic->to_network, frame);
+    g_mutex_unlock(&nic->lock);
+    wake(nic);
+}
+
+void nic_receive(struct nic *nic, const uint8_t *data, size_t length)
+{
+    if (length < NIC_HEADER || length > NIC_FRAME_MAX)
+        return;
+    struct nic_frame *frame = frame_new(length);
+    memcpy(frame->data, data, length);
+    if (length < NIC_FRAME_MIN) {
+        memset(frame->data + length, 0, NIC_FRAME_MIN - length);
+        frame->length = NIC_FRAME_MIN;
+    }
+    g_mutex_lock(&nic->lock);
+    enqueue(nic, &nic->to_guest, frame);
+    g_mutex_unlock(&nic->lock);
+    atomic_store(&nic->awake, true); // its thread is us: look at the queue before sleeping
+}
+
+void nic_resume(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    bool stalled = nic->stalled;
+    nic->stalled = false;
+    g_mutex_unlock(&nic->lock);
+    if (stalled)
+        wake(nic);
+}
+
+bool nic_has_room(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    bool room = nic->to_guest.frames < QUEUE_ROOM;
+    g_mutex_unlock(&nic->lock);
+    return room;
+}
+
+// ---- The network's thread ---------------------------------------------------------------------------------------
+
+// Backend lock held.
+static void send_queued(struct nic *nic, int *timeout)
+{
+    for (;;) {
+        g_mutex_lock(&nic->lock);
+        struct nic_frame *frame = nic->running ? dequeue(nic, &nic->to_network, timeout) : NULL;
+        g_mutex_unlock(&nic->lock);
+        if (!frame)
+            return;
+        nic->backend->send(nic, frame->data, frame->length);
+        g_free(frame);
+    }
+}
+
+// One frame to the card. False when it has no room or the machine stands still.
+static bool deliver(struct nic *nic, const struct nic_frame *frame)
+{
+    bool taken = false;
+    g_mutex_lock(&nic->deliver_lock);
+    if (nic->running)
+        taken = nic->client->receive(nic->client_opaque, frame->data, frame->length);
+    g_mutex_unlock(&nic->deliver_lock);
+    return taken;
+}
+
+static void receive_queued(struct nic *nic, int *timeout)
+{
+    while (!nic->quit) {
+        g_mutex_lock(&nic->lock);
+        bool possible = nic->client && nic->running && !nic->stalled;
+        struct nic_frame *frame = possible ? dequeue(nic, &nic->to_guest, timeout) : NULL;
+        nic->stalled |= frame != NULL; // unless it is taken; nic_resume() meanwhile clears it
+        g_mutex_unlock(&nic->lock);
+        if (!frame)
+            return;
+        bool taken = deliver(nic, frame);
+        g_mutex_lock(&nic->lock);
+        if (taken) {
+            nic->stalled = false;
+            nic->received++;
+            nic->received_bytes += frame->length;
+            capture(nic, false, frame);
+        } else {
+            put_back(&nic->to_guest, frame);
+        }
+        g_mutex_unlock(&nic->lock);
+        if (taken)
+            g_free(frame);
+    }
+}
+
+static void receive_deferred(void *opaque)
+{
+    struct nic *nic = opaque;
+    int timeout = 1000;
+    nic->deferred = false;
+    receive_queued(nic, &timeout);
+    wake(nic); // for frames whose time has not come
+}
+
+// The thread may not wait for the machine lock, whose holder may wait for the thread: if it is taken, the main loop
+// delivers.
+static void receive_on_thread(struct nic *nic, int *timeout)
+{
+    if (!nic->client || nic->client->lockless) {
+        receive_queued(nic, timeout);
+    } else if (g_rec_mutex_trylock(&nic->machine->lock)) {
+        receive_queued(nic, timeout);
+        g_rec_mutex_unlock(&nic->machine->lock);
+    } else if (nic->to_guest.first && !atomic_exchange(&nic->deferred, true)) {
+        machine_defer(nic->machine, receive_deferred, nic);
+    }
+}
+
+static void drain_wake(struct nic *nic)
+{
+    uint64_t count;
+    while (read(nic->wake, &count, sizeof count) > 0)
+        ;
+}
+
+static void *nic_thread(void *opaque)
+{
+    struct nic *nic = opaque;
+    g_autoptr(GArray) descriptors = g_array_new(false, true, sizeof(struct pollfd));
+    while (!nic->quit) {
+        int timeout = 1000;
+        atomic_store(&nic->awake, false);
+        g_array_set_size(descriptors, 0);
+        struct pollfd own = {.fd = nic->wake, .events = POLLIN};
+        g_array_append_val(descriptors, own);
+        g_mutex_lock(&nic->backend_lock);
+        send_queued(nic, &timeout);
+        nic->backend->prepare(nic, descriptors, &timeout);
+        g_mutex_unlock(&nic->backend_lock);
+        receive_on_thread(nic, &timeout);
+        if (atomic_load(&nic->awake))
+            timeout = 0;
+        poll((struct pollfd *)descriptors->data, descriptors->len, timeout);
+        if (((struct pollfd *)descriptors->data)->revents)
+            drain_wake(nic);
+        g_mutex_lock(&nic->backend_lock);
+        nic->backend->dispatch(nic, descriptors, 1);
+        g_mutex_unlock(&nic->backend_lock);
+    }
+    return NULL;
+}
+
+// Machine lock held. While the machine stands still nothing moves.
+static void machine_changed(void *opaque, struct machine *machine, enum machine_event event, const char *text)
+{
+    struct nic *nic = opaque;
+    if (event != MACHINE_EVENT_STATE)
+        return;
+    g_mutex_lock(&nic->deliver_lock);
+    g_mutex_lock(&nic->lock);
+    nic->running = machine->state == RUN_STATE_RUNNING;
+    nic->stalled = false;
+    g_mutex_unlock(&nic->lock);
+    g_mutex_unlock(&nic->deliver_lock);
+    wake(nic);
+}
+
+// ---- Settings ---------------------------------------------------------------------------------------------------
+
+static bool parse_rate(const char *text, double unit, uint64_t *value)
+{
+    char *end;
+    double number = g_ascii_strtod(text, &end);
+    double factor = *end == 'K' || *end == 'k' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 1;
+    if (end == text || number < 0 || number > 1e12 || (*end && (factor == 1 || end[1])))
+        return false;
+    *value = number * factor * unit;
+    return true;
+}
+
+static bool set_shape(struct nic *nic, const char *key, const char *value, GError **error)
+{
+    uint64_t loss = 0;
+    bool good = !strcmp(key, "rate")     ? parse_rate(value, 1, &nic->shape.rate)
+                : !strcmp(key, "delay")  ? parse_rate(value, MILLISECOND, &nic->shape.delay)
+                : !strcmp(key, "jitter") ? parse_rate(value, MILLISECOND, &nic->shape.jitter)
+                                         : parse_rate(value, 10000, &loss) && loss <= 1000000;
+    if (!strcmp(key, "loss"))
+        nic->shape.loss = loss;
+    if (!good || nic->shape.delay > 60000 * (uint64_t)MILLISECOND ||
+        nic->shape.jitter > 60000 * (uint64_t)MILLISECOND) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "%s: %s=%s is not allowed: give rate=10M (bits per second), delay=5 and jitter=2 (milliseconds, up "
+                    "to 60000), loss=1.5 (percent).",
+                    nic->id, key, value);
+        return false;
+    }
+    return true;
+}
+
+bool nic_set_shape(struct nic *nic, const char *settings, GError **error)
+{
+    static const char *const keys[] = {"rate", "delay", "jitter", "loss", NULL};
+    g_auto(GStrv) parts = g_strsplit(settings, ",", -1);
+    bool done = true;
+    g_mutex_lock(&nic->lock);
+    for (char **part = parts; *part && done; part++) {
+        char *value = strchr(*part, '=');
+        if (value)
+            *value++ = '\0';
+        done = value && g_strv_contains(keys, *part) && set_shape(nic, *part, value, error);
+        if (!done && error && !*error)
+            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                        "%s: there is no setting \"%s\" of the cable: rate, delay, jitter and loss are.", nic->id,
+                        *part);
+    }
+    g_mutex_unlock(&nic->lock);
+    return done;
+}
+
+static bool take_settings(struct nic *nic, const char *settings, GError **error)
+{
+    static const char *const cable[] = {"rate", "delay", "jitter", "loss", NULL};
+    g_auto(GStrv) parts = g_strsplit(settings ? settings : "", ",", -1);
+    for (char **part = parts; *part; part++) {
+        char *value = strchr(*part, '=');
+        if (!**part)
+            continue;
+        if (value)
+            *value++ = '\0';
+        if (!value || !*value) {
+            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                        "%s: the setting \"%s\" has no value: give %s=VALUE.", nic->id, *part, *part);
+            return false;
+        }
+        if (g_strv_contains(cable, *part)) {
+            if (!set_shape(nic, *part, value, error))
+                return false;
+        } else if (!strcmp(*part, "link")) {
+            nic->link = strcmp(value, "off") != 0;
+        } else {
+            g_hash_table_insert(nic->settings, g_strdup(*part), g_strdup(value));
+        }
+    }
+    const char *file = g_hash_table_lookup(nic->settings, "capture");
+    return !file || nic_capture_start(nic, file, error);
+}
+
+static bool parse_mac(struct nic *nic, const char *text, GError **error)
+{
+    if (!text || !*text) { // locally administered, the same at every start
+        g_autofree char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, nic->id, -1);
+        static const uint8_t prefix[] = {0x52, 0x54, 0x00};
+        memcpy(nic->mac, prefix, 3);
+        for (unsigned i = 0; i < 3; i++)
+            nic->mac[3 + i] = g_ascii_xdigit_value(sum[2 * i]) << 4 | g_ascii_xdigit_value(sum[2 * i + 1]);
+        return true;
+    }
+    g_auto(GStrv) parts = g_strsplit(text, ":", -1);
+    bool good = g_strv_length(parts) == 6;
+    for (unsigned i = 0; i < 6 && good; i++) {
+        int high = g_ascii_xdigit_value(parts[i][0]), low = high < 0 ? -1 : g_ascii_xdigit_value(parts[i][1]);
+        good = high >= 0 && low >= 0 && !parts[i][2];
+        nic->mac[i] = high << 4 | low;
+    }
+    if (good && !(nic->mac[0] & 1))
+        return true;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                "%s: \"%s\" is no address of a card: give one such as 52:54:00:12:34:56, with an even first byte.",
+                nic->id, text);
+    return false;
+}
+
+static bool open_backend(struct nic *nic, const char *text, GError **error)
+{
+    g_autofree char *name = g_strdup(text && *text ? text : "user");
+    char *argument = strchr(name, ':');
+    if (argument)
+        *argument++ = '\0';
+    for (unsigned i = 0; nic_backends[i]; i++) {
+        if (strcmp(nic_backends[i]->name, name))
+            continue;
+        if (!nic_backends[i]->open(nic, argument ? argument : "", error))
+            return false;
+        nic->backend = nic_backends[i];
+        return true;
+    }
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                "%s: there is no network \"%s\": give user, team:NAME, tap:NAME or none.", nic->id, text);
+    return false;
+}
+
+// ---- Life -------------------------------------------------------------------------------------------------------
+
+struct nic *nic_new(struct machine *machine, const char *id, const char *backend, const char *mac, const char *forwards,
+                    const char *settings, GError **error)
+{
+    struct nic *nic = g_new0(struct nic, 1);
+    nic->machine = machine;
+    nic->id = g_strdup(id);
+    nic->link = true;
+    nic->running = machine->state == RUN_STATE_RUNNING;
+    nic->forwards = g_ptr_array_new_with_free_func(g_free);
+    nic->settings = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    nic->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    queue_init(&nic->to_guest);
+    queue_init(&nic->to_network);
+    g_mutex_init(&nic->lock);
+    g_mutex_init(&nic->backend_lock);
+    g_mutex_init(&nic->deliver_lock);
+    struct nic **end = &machine->nics;
+    while (*end)
+        end = &(*end)->next;
+    *end = nic;
+    machine_add_listener(machine, machine_changed, nic);
+    bool done = parse_mac(nic, mac, error) && take_settings(nic, settings, error) && open_backend(nic, backend, error);
+    g_auto(GStrv) each = g_strsplit(forwards ? forwards : "", " ", -1);
+    for (char **forward = each; *forward && done; forward++)
+        done = !**forward || nic_add_forward(nic, *forward, error);
+    if (!done) {
+        nic_free(nic);
+        return NULL;
+    }
+    nic->thread = g_thread_new("net", nic_thread, nic);
+    return nic;
+}
+
+static void stop_thread(struct nic *nic)
+{
+    nic->quit = true;
+    nic->awake = false;
+    g_mutex_lock(&nic->lock);
+    nic->running = false;
+    g_mutex_unlock(&nic->lock);
+    wake(nic);
+    g_thread_join(nic->thread);
+}
+
+void nic_free(struct nic *nic)
+{
+    if (!nic)
+        return;
+    struct machine *machine = nic->machine;
+    for (struct nic **at = &machine->nics; *at; at = &(*at)->next) {
+        if (*at == nic) {
+            *at = nic->next;
+            break;
+        }
+    }
+    machine_remove_listener(machine, machine_changed, nic);
+    if (nic->thread)
+        stop_thread(nic);
+    if (nic->backend)
+        nic->backend->close(nic);
+    queue_clear(&nic->to_guest);
+    queue_clear(&nic->to_network);
+    capture_close(nic->capture);
+    close(nic->wake);
+    g_hash_table_unref(nic->settings);
+    g_ptr_array_unref(nic->forwards);
+    g_mutex_clear(&nic->lock);
+    g_mutex_clear(&nic->backend_lock);
+    g_mutex_clear(&nic->deliver_lock);
+    g_free(nic->id);
+    g_free(nic);
+}
+
+struct nic *nic_find(struct machine *machine, const char *id)
+{
+    for (struct nic *nic = machine->nics; nic; nic = nic->next)
+        if (!g_strcmp0(nic->id, id))
+            return nic;
+    return NULL;
+}
+
+void nic_set_client(struct nic *nic, const struct nic_client *client, void *opaque)
+{
+    g_mutex_lock(&nic->lock);
+    nic->client_opaque = opaque;
+    nic->client = client;
+    g_mutex_unlock(&nic->lock);
+    wake(nic);
+}
+
+// ---- For people and programs ------------------------------------------------------------------------------------
+
+void nic_set_link(struct nic *nic, bool up)
+{
+    g_mutex_lock(&nic->lock);
+    bool changed = nic->link != up;
+    nic->link = up;
+    if (!up) {
+        queue_clear(&nic->to_guest);
+        queue_clear(&nic->to_network);
+    }
+    g_mutex_unlock(&nic->lock);
+    if (changed && nic->client && nic->client->link_changed)
+        nic->client->link_changed(nic->client_opaque, up);
+}
+
+static bool find_forward(struct nic *nic, const char *forward, guint *index)
+{
+    return g_ptr_array_find_with_equal_func(nic->forwards, forward, g_str_equal, index);
+}
+
+bool nic_add_forward(struct nic *nic, const char *forward, GError **error)
+{
+    if (!nic->backend->add_forward) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
+                    "%s: the network \"%s\" has no port forwards; \"user\" has.", nic->id, nic->backend->name);
+        return false;
+    }
+    if (find_forward(nic, forward, NULL)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_EXISTS, "%s: %s is forwarded already.", nic->id, forward);
+        return false;
+    }
+    g_mutex_lock(&nic->backend_lock);
+    bool done = nic->backend->add_forward(nic, forward, error);
+    g_mutex_unlock(&nic->backend_lock);
+    if (done)
+        g_ptr_array_add(nic->forwards, g_strdup(forward));
+    wake(nic);
+    return done;
+}
+
+bool nic_remove_forward(struct nic *nic, const char *forward, GError **error)
+{
+    guint index;
+    if (!find_forward(nic, forward, &index)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND, "%s: %s is not forwarded.", nic->id, forward);
+        return false;
+    }
+    g_mutex_lock(&nic->backend_lock);
+    bool done = nic->backend->remove_forward(nic, forward, error);
+    g_mutex_unlock(&nic->backend_lock);
+    if (done)
+        g_ptr_array_remove_index(nic->forwards, index);
+    wake(nic);
+    return done;
+}
+
+bool nic_capture_start(struct nic *nic, const char *file, GError **error)
+{
+    struct nic_capture *opened = capture_open(file, nic->id, error);
+    if (!opened)
+        return false;
+    g_mutex_lock(&nic->lock);
+    struct nic_capture *old = nic->capture;
+    nic->capture = opened;
+    g_mutex_unlock(&nic->lock);
+    capture_close(old);
+    return true;
+}
+
+void nic_capture_stop(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    struct nic_capture *old = nic->capture;
+    nic->capture = NULL;
+    g_mutex_unlock(&nic->lock);
+    capture_close(old);
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Checksums and segmentation that cards do for their guests.
+#ifndef CLOCHE_OFFLOAD_H
+#define CLOCHE_OFFLOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// The Internet checksum of [START, LENGTH) of FRAME, not complemented, folded to 16 bits (RFC 1071).
+uint16_t checksum_add(const uint8_t *data, size_t length, uint32_t sum);
+// Stores the complement of the sum over [start, LENGTH) at byte AT; what AT holds is part of the sum (a pseudo header).
+// Does nothing where that does not fit.
+void checksum_store(uint8_t *frame, size_t length, size_t start, size_t at);
+// Whether the IPv4 header and the TCP or UDP checksum of a received frame are right; unknown kinds are not.
+bool checksum_verify(const uint8_t *frame, size_t length, bool *ip_good);
+
+// Cuts a TCP frame over IPv4 or IPv6 with HEADER bytes up to the payload into frames of at most MSS payload bytes, with
+// lengths, identification, sequence numbers, flags and checksums set, and gives each to SEND. False when FRAME is no
+// such.
+bool segment_tcp(const uint8_t *frame, size_t length, size_t header, unsigned mss,
+                 void (*send)(void *opaque, const uint8_t *frame, size_t length), void *opaque);
+// Sets IP length and checksum and the TCP checksum of one large frame, for back ends that take it whole.
+bool finish_large(uint8_t *frame, size_t length);
+
+#endif

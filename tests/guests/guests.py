@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of guests. One row: a name, what it shows, and a function that drives the guest and returns the evidence."""
+import hashlib
+import os
+import re
+import subprocess
+from collections import namedtuple
+
+import initramfs
+from harness import Failure, Skip, need
+
+IMAGES = "/usr/lib/debian-installer/images/12"
+KERNEL64 = f"{IMAGES}/amd64/text/debian-installer/amd64/linux"
+INITRD64 = f"{IMAGES}/amd64/text/debian-installer/amd64/initrd.gz"
+KERNEL32 = f"{IMAGES}/i386/text/debian-installer/i386/linux"
+INITRD32 = f"{IMAGES}/i386/text/debian-installer/i386/initrd.gz"
+
+Row = namedtuple("Row", "name quick seconds help function")
+ROWS = []
+
+
+def row(name, help, seconds, quick=False):
+    def register(function):
+        ROWS.append(Row(name, quick, seconds, help, function))
+        return function
+    return register
+
+
+def assemble(guest, source, name):
+    """NASM source from this folder as a flat binary."""
+    out = guest.path(name)
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        subprocess.run(["nasm", "-f", "bin", "-o", out, os.path.join(here, source)], check=True, capture_output=True)
+    except FileNotFoundError:
+        raise Skip("nasm is not installed")
+    except subprocess.CalledProcessError as error:
+        raise Failure(error.stderr.decode())
+    return out
+
+
+# ---- Linux with busybox ----
+CHECKS = """
+echo "guest: sum $(sha256sum /nonce | cut -d' ' -f1)"
+echo "guest: clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+echo "guest: irqs $(grep -c . /proc/interrupts) $(ls /sys/bus/pci/devices | wc -l) pci"
+"""
+
+
+def linux_to_power_off(guest, kernel, arguments, script="", initrd_name="initrd", machine="x86_64"):
+    initrd = guest.path(initrd_name)
+    initramfs.write(initrd, CHECKS + script, [("nonce", 0o644, guest.nonce.encode())])
+    guest.start("--kernel", need(kernel), "--initrd", initrd, "--append", "console=ttyS0 panic=-1", *arguments)
+    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)")
+    if up[3].decode() != machine:
+        raise Failure(f"the guest says that it is {up[3]}")
+    got = guest.expect(rb"guest: sum ([0-9a-f]{64})")[1].decode()
+    if got != hashlib.sha256(guest.nonce.encode()).hexdigest():
+        raise Failure("the guest computed a wrong checksum")
+    clock = guest.expect(rb"guest: clock (\w+)")[1].decode()
+    guest.expect(rb"guest: irqs")
+    return up, clock
+
+
+@row("linux-busybox", "Debian's stock amd64 kernel, busybox, checksum, ACPI power-off", 240, quick=True)
+def linux_busybox(guest):
+    up, clock = linux_to_power_off(guest, KERNEL64, ["--memory", "256M"])
+    guest.wait()
+    return f"checksum right, clock {clock}, powered off; kernel needed {up[1].decode()} s"
+
+
+@row("linux-smp2", "the same with two processors", 300, quick=True)
+def linux_smp2(guest):
+    up, clock = linux_to_power_off(guest, KERNEL64, ["--memory", "256M", "--cpus", "2"])
+    guest.wait()
+    if up[2] != b"2":
+        raise Failure(f"the guest sees {up[2].decode()} processors")
+    return f"2 processors, checksum right, clock {clock}"
+
+
+@row("linux-smp4", "the same with four processors", 400)
+def linux_smp4(guest):
+    up, clock = linux_to_power_off(guest, KERNEL64, ["--memory", "512M", "--cpus", "4"])
+    guest.wait()
+    if up[2] != b"4":
+        raise Failure(f"the guest sees {up[2].decode()} processors")
+    return f"4 processors, checksum right, clock {clock}"
+
+
+@row("linux-high-memory", "memory above 4 GiB is seen and works", 400)
+def linux_high_memory(guest):
+    script = "mkdir -p /mnt/t; mount -t tmpfs -o size=3400m t /mnt/t; free -k | grep Mem | awk '{print \"guest: mem \" $2}'\n"
+    linux_to_power_off(guest, KERNEL64, ["--memory", "5G"], script)
+    kib = int(guest.expect(rb"guest: mem (\d+)")[1])
+    guest.wait()
+    if kib < 4.7 * 1024 * 1024:
+        raise Failure(f"the guest sees only {kib} KiB")
+    return f"the guest sees {kib} KiB"
+
+
+@row("linux-32bit", "Debian's i386 kernel (PAE): busybox, checksum, ACPI power-off", 300)
+def linux_32bit(guest):
+    up, clock = linux_to_power_off(guest, KERNEL32, ["--memory", "256M"], machine="i686")
+    guest.wait()
+    return f"checksum right, clock {clock}"
+
+
+# ---- Debian's installer ----
+def installer(guest, kernel, initrd, arguments):
+    guest.start("--kernel", need(kernel), "--initrd", need(initrd), "--append",
+                "console=ttyS0,115200n8 DEBIAN_FRONTEND=text priority=high", "--memory", "1G", *arguments)
+    guest.expect(rb"Select a language.*?Prompt: |Choose the language.*?Prompt: ")
+    guest.send("?\n") # the help of the dialog comes from the guest's own text frontend
+    guest.expect(rb"[Pp]rompt: ")
+    languages = len(set(re.findall(rb"\d+\. ([A-Z]\w+)", guest.output)))
+    if languages < 20:
+        raise Failure(f"only {languages} languages were listed")
+    guest.stop()
+    return f"language dialog with {languages} languages answered a key"
+
+
+@row("installer-amd64", "the Debian text installer to its first dialog on the serial port", 600)
+def installer_amd64(guest):
+    return installer(guest, KERNEL64, INITRD64, [])
+
+
+@row("installer-i386", "the same, 32 bits", 600)
+def installer_i386(guest):
+    return installer(guest, KERNEL32, INITRD32, [])
+
+
+# ---- Firmware ----
+def order_sum(data):
+    total = 1
+    for byte in data:
+        total = (total * 31 + byte) & 0xffffffff
+    return total
+
+
+def ramp_sum(count):
+    total, value = 0, 0
+    for _ in range(count):
+        total = (total + value) & 0xffffffff
+        total = (total << 1 | total >> 31) & 0xffffffff
+        value = (value + 0x010203) & 0xffffffff
+    return total
+
+
+@row("bios-services", "a boot sector that uses BIOS services, unreal mode and VBE on SeaBIOS", 120, quick=True)
+def bios_services(guest):
+    with open(assemble(guest, "bios.asm", "program"), "rb") as f:
+        program = f.read()
+    page = (guest.nonce.encode() * 16)[:512]
+    image = bytearray(1440 * 1024)
+    image[:len(program)] = program
+    image[20 * 512:21 * 512] = page
+    with open(guest.path("floppy.img"), "wb") as f:
+        f.write(image)
+    guest.start("--memory", "32M", "--floppy", guest.path("floppy.img"), "--boot", "a", "--device", "isa-debug-exit",
+                "--debug-output", guest.path("bios.log"), "--screenshot", guest.path("screen.png"))
+    seen = {name: int(guest.expect(name + rb" ([0-9a-f]{8})\n")[1], 16)
+            for name in (b"base", b"map", b"ram", b"sum", b"unreal", b"vbe")}
+    guest.expect(b"ticks")
+    guest.wait(status=0x21)
+    wanted = {b"sum": order_sum(page), b"unreal": 0x600df00d, b"vbe": ramp_sum(4096)}
+    for name, value in wanted.items():
+        if seen[name] != value:
+            raise Failure(f"{name.decode()} is {seen[name]:08x} in place of {value:08x}")
+    if not 600 <= seen[b"base"] <= 640 or not 31 << 20 <= seen[b"ram"] <= 32 << 20:
+        raise Failure(f"the BIOS reports {seen[b'base']} KiB and {seen[b'ram']} bytes")
+    return f"nonce sum {seen[b'sum']:08x}, {seen[b'map']} map entries, unreal mode, VBE frame buffer, timer ticks"
