@@ -51,13 +51,13 @@ def linux_to_power_off(guest, kernel, arguments, script="", initrd_name="initrd"
     initrd = guest.path(initrd_name)
     initramfs.write(initrd, CHECKS + script, [("nonce", 0o644, guest.nonce.encode())])
     guest.start("--kernel", need(kernel), "--initrd", initrd, "--append", "console=ttyS0 panic=-1", *arguments)
-    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)")
+    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)\r?\n")
     if up[3].decode() != machine:
         raise Failure(f"the guest says that it is {up[3]}")
     got = guest.expect(rb"guest: sum ([0-9a-f]{64})")[1].decode()
     if got != hashlib.sha256(guest.nonce.encode()).hexdigest():
         raise Failure("the guest computed a wrong checksum")
-    clock = guest.expect(rb"guest: clock (\w+)")[1].decode()
+    clock = guest.expect(rb"guest: clock (\w+)\r?\n")[1].decode()
     guest.expect(rb"guest: irqs")
     return up, clock
 

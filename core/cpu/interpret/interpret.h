@@ -335,9 +335,9 @@ bool interpret_set_init(struct cpu_set *set, GError **error);
 void interpret_set_free(struct cpu_set *set);
 bool interpret_attach(struct vcpu *v, GError **error);
 void interpret_detach(struct vcpu *v);
-// Runs at most LIMIT instructions (0: until an exit) from exact state to exact state; faults and pending interrupts are
-// delivered inside. For other engines: their fallback for single instructions. ENGINE_EXIT_ATTENTION: LIMIT is reached, or
-// attention that run() must leave for.
+// Runs one instruction (LIMIT 1), LIMIT chains of blocks, or until an exit (0), from exact state to exact state; faults
+// and pending interrupts are delivered inside. For other engines: their fallback for single instructions.
+// ENGINE_EXIT_ATTENTION: LIMIT is reached, or attention that run() must leave for.
 enum engine_exit interpret_run(struct vcpu *v, uint64_t limit);
 void interpret_flush_tlb(struct vcpu *v);
 void interpret_flush_page(struct vcpu *v, uint64_t linear);

@@ -372,8 +372,12 @@ enum engine_exit interpret_run(struct vcpu *v, uint64_t limit)
         serve_attention(v); // also where the other engine has taken the attention bits: writes to code may be queued
         if (n->exit)
             break;
-        update_mode(v, true); // blocks of one instruction
-        run_step(v);
+        bool stepping = limit == 1 || must_step(v);
+        update_mode(v, stepping); // of one instruction, or of whole blocks where more are allowed
+        if (stepping)
+            run_step(v);
+        else
+            run_chain(v);
     } while (!n->exit && (!limit || --limit));
     flags_out(v);
     keep_waiting(v);
