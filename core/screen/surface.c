@@ -480,6 +480,22 @@ void surface_wish_size(struct surface *surface, unsigned width, unsigned height)
         g_rec_mutex_unlock(machine_lock);
 }
 
+bool surface_resizable(struct surface *surface)
+{
+    g_mutex_lock(&surface->refresh_lock);
+    bool resizable = surface->ops && surface->ops->ui_size;
+    g_mutex_unlock(&surface->refresh_lock);
+    return resizable;
+}
+
+bool surface_polled(struct surface *surface)
+{
+    g_mutex_lock(&surface->refresh_lock);
+    bool polled = surface->ops && surface->ops->refresh;
+    g_mutex_unlock(&surface->refresh_lock);
+    return polled;
+}
+
 unsigned surface_listeners(struct surface *surface)
 {
     g_rec_mutex_lock(&surface->lock);

@@ -106,6 +106,8 @@ struct cursor *surface_cursor(struct surface *surface, int *x, int *y); // a new
 // caller may hold it, but no other lock of the screen.
 void surface_refresh(struct surface *surface);
 void surface_wish_size(struct surface *surface, unsigned width, unsigned height);
+bool surface_resizable(struct surface *surface); // the adapter takes wishes
+bool surface_polled(struct surface *surface);    // it notices changes only when refreshed
 // How many listeners there are.
 unsigned surface_listeners(struct surface *surface);
 unsigned surface_index(struct surface *surface);
