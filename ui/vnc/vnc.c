@@ -291,10 +291,9 @@ static void on_cut_text_utf8(char *text, int length, rfbClientPtr cl)
 
 static void send_clipboard(struct vnc_server *server, char *text)
 {
-    gsize length = 0;
-    g_autofree char *latin1 = g_convert_with_fallback(text, -1, "ISO-8859-1", "UTF-8", "?", NULL, &length, NULL);
+    g_autofree char *latin1 = g_convert_with_fallback(text, -1, "ISO-8859-1", "UTF-8", "?", NULL, NULL, NULL);
     if (latin1)
-        rfbSendServerCutTextUTF8(server->rfb, text, strlen(text), latin1, length);
+        rfbSendServerCutTextUTF8(server->rfb, text, strlen(text), latin1, strlen(latin1));
     g_free(text);
 }
 
@@ -373,6 +372,13 @@ static void send_pseudo(rfbClientPtr cl, int encoding, unsigned width, unsigned 
     memcpy(message + 16, payload, length);
     if (rfbWriteExact(cl, (char *)message, 16 + length) < 0)
         rfbCloseClient(cl);
+}
+
+static bool extension_pending(struct vnc_server *server, rfbClientPtr cl)
+{
+    struct session *session = cl->clientData;
+    return (session->key_extension && !session->key_extension_told) ||
+           (session->led_extension && session->leds_told != input_leds(server->input));
 }
 
 static void send_extensions(struct vnc_server *server, rfbClientPtr cl)
@@ -597,7 +603,7 @@ static bool held_back(rfbClientPtr cl)
 
 struct demand {
     unsigned clients;
-    bool wanted, held; // an update is wanted; one is held back until its client's buffer drains
+    bool wanted, pending, held; // an update is wanted; there is something for it; one waits for its client's buffer
 };
 
 static struct demand look_at_clients(struct vnc_server *server, struct pollfd *fds, unsigned max, unsigned *count)
@@ -610,7 +616,9 @@ static struct demand look_at_clients(struct vnc_server *server, struct pollfd *f
             continue;
         }
         demand.clients++;
-        demand.wanted |= wants_update(cl);
+        bool wants = wants_update(cl);
+        demand.wanted |= wants;
+        demand.pending |= wants && (FB_UPDATE_PENDING(cl) || extension_pending(server, cl));
         demand.held |= held_back(cl);
         if (*count < max)
             fds[(*count)++] = (struct pollfd){cl->sock, POLLIN, 0};
@@ -704,7 +712,7 @@ static int sleep_ms(struct vnc_server *server, const struct demand *demand, int6
     if (demand->wanted) {
         // What comes with a notification needs no looking.
         int64_t due = surface_polled(server->surface) ? server->next_look : now + G_USEC_PER_SEC;
-        if (server->damaged || server->resized || server->cursor_changed || server->cursor_moved ||
+        if (demand->pending || server->damaged || server->resized || server->cursor_changed || server->cursor_moved ||
             server->leds_changed)
             due = now;
         due = MAX(due, server->next_frame);
