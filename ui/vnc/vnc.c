@@ -289,11 +289,30 @@ static void on_cut_text_utf8(char *text, int length, rfbClientPtr cl)
     got_clipboard(cl, g_utf8_make_valid(text, strnlen(text, MAX(length, 0))));
 }
 
+static void send_cut_text(rfbClientPtr cl, const char *latin1)
+{
+    size_t length = strlen(latin1);
+    uint8_t head[8] = {rfbServerCutText, 0, 0, 0, length >> 24, length >> 16, length >> 8, length};
+    if (rfbWriteExact(cl, (char *)head, 8) < 0 || rfbWriteExact(cl, latin1, length) < 0)
+        rfbCloseClient(cl);
+}
+
+// Clients with the extended clipboard get it as UTF-8, the others as Latin-1. The library (0.9.14) counts Latin-1 text
+// by the length of the UTF-8, so it is given room for that, and where nobody needs it we send ourselves.
 static void send_clipboard(struct vnc_server *server, char *text)
 {
     g_autofree char *latin1 = g_convert_with_fallback(text, -1, "ISO-8859-1", "UTF-8", "?", NULL, NULL, NULL);
+    g_autofree char *padded = g_malloc0(strlen(text) + 1);
+    bool extended = false;
     if (latin1)
-        rfbSendServerCutTextUTF8(server->rfb, text, strlen(text), latin1, strlen(latin1));
+        g_strlcpy(padded, latin1, strlen(text) + 1);
+    for (rfbClientPtr cl = server->rfb->clientHead; cl; cl = cl->next)
+        extended |= cl->enableExtendedClipboard;
+    if (extended)
+        rfbSendServerCutTextUTF8(server->rfb, text, strlen(text), padded, strlen(padded));
+    for (rfbClientPtr cl = server->rfb->clientHead; cl && !extended; cl = cl->next)
+        if (cl->sock >= 0 && cl->state == RFB_NORMAL)
+            send_cut_text(cl, padded);
     g_free(text);
 }
 
