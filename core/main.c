@@ -6,6 +6,7 @@
 #include "core/control/control.h"
 #include "core/control/hold.h"
 #include "core/machine/machine.h"
+#include "core/monitor_vnc.h"
 #include "core/state/machine_state.h"
 #include "devices/char/backend.h"
 
@@ -22,6 +23,7 @@ struct monitor {
     GMainLoop *loop;
     struct machine_hold *hold; // of a defined machine, or NULL
     struct control_server *control;
+    struct monitor_vnc *vnc;
 };
 
 // ---- Answers that need no machine ----
@@ -148,14 +150,7 @@ static int run(struct monitor *monitor)
     return machine->exit_status;
 }
 
-static bool check_supported(const struct machine_options *options, GError **error)
-{
-    if (options->vnc)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "--display vnc is not supported by this build.");
-    return !options->vnc;
-}
-
-// The control socket, and for a defined machine the state that it goes on from.
+// The control socket, VNC, and for a defined machine the state that it goes on from.
 static bool serve(struct monitor *monitor, GError **error)
 {
     if (monitor->options->control_socket) {
@@ -165,6 +160,10 @@ static bool serve(struct monitor *monitor, GError **error)
     }
     if (monitor->control && monitor->hold)
         control_server_set_hold(monitor->control, monitor->hold);
+    monitor->vnc = monitor_vnc_new(monitor->machine, monitor->options->name, monitor->control);
+    if (monitor->options->vnc &&
+        !monitor_vnc_start(monitor->vnc, monitor->options->vnc, monitor->options->vnc_password_file, error))
+        return false;
     if (monitor->options->load_state &&
         !machine_state_read_folder(monitor->machine, monitor->options->load_state, true, error))
         return false;
@@ -176,12 +175,12 @@ static int run_machine(const struct machine_options *options, struct machine_hol
     g_autoptr(GError) error = NULL;
     struct monitor monitor = {.options = options, .hold = hold, .loop = g_main_loop_new(NULL, false)};
     int status = STATUS_USAGE;
-    if (!check_supported(options, &error) || !(monitor.machine = machine_new(options, &error)) ||
-        !serve(&monitor, &error))
+    if (!(monitor.machine = machine_new(options, &error)) || !serve(&monitor, &error))
         status = fail(STATUS_USAGE, error);
     else
         status = run(&monitor);
     g_autofree char *reason = g_strdup(error ? error->message : monitor.machine ? monitor.machine->stop_reason : NULL);
+    monitor_vnc_free(monitor.vnc);
     control_server_free(monitor.control);
     machine_free(monitor.machine);
     g_main_loop_unref(monitor.loop);

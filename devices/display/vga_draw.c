@@ -60,6 +60,14 @@ struct vga_geometry vga_geometry(const struct vga_registers *r, uint32_t memory_
         g.height *= 2;
     g.pitch = c[0x13] * 2;
     g.start = c[0x0c] << 8 | c[0x0d];
+    if (g.width < 160 || g.height < 100) { // nothing sensible was programmed yet
+        g.width = 640;
+        g.height = 400;
+        g.columns = 80;
+        g.cell = 8;
+        g.blank = true;
+        return g;
+    }
     g.blank = !(r->attribute_index & 0x20) || r->sequencer[1] & 0x20 || !(c[0x17] & 0x80);
     return g;
 }
