@@ -9,6 +9,7 @@
 #include "devices/chipset/chipset.h"
 #include "devices/firmware/acpi.h"
 #include "devices/firmware/fw_cfg.h"
+#include "devices/firmware/kernel_rom.h"
 #include "devices/firmware/smbios.h"
 #include "devices/storage/floppy.h"
 
@@ -476,10 +477,22 @@ static bool add_direct_boot(struct machine *machine, const struct machine_option
     return device_realize(boot, error);
 }
 
+// A kernel that somebody watches, or that is asked for a video mode, starts behind the firmware, which sets the display up;
+// any other at once.
+static bool wants_firmware(const struct machine_options *options)
+{
+    bool watched = options->vnc || options->folder || (options->append && strstr(options->append, "vga="));
+    bool vga = g_strcmp0(options->display_adapter, "none") != 0;
+    return watched && vga && kernel_rom_suits(options->kernel);
+}
+
 static bool add_boot(struct machine *machine, const struct machine_options *options, GError **error)
 {
-    return options->kernel ? add_direct_boot(machine, options, error)
-                           : load_bios(machine, options->bios ? options->bios : BIOS_DEFAULT, error);
+    bool rom = options->kernel && wants_firmware(options);
+    if (options->kernel && !rom)
+        return add_direct_boot(machine, options, error);
+    return load_bios(machine, options->bios ? options->bios : BIOS_DEFAULT, error) &&
+           (!rom || kernel_rom_offer(machine, options, error));
 }
 
 // ---- The machine ----

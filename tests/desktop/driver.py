@@ -86,6 +86,14 @@ class Session:
         return int(fields[1]), int(fields[2]), out[len(out) - int(fields[1]) * int(fields[2]) * 3:]
 
     # ---- synthetic input
+    def activate(self, title):
+        """Brings the window whose title is TITLE to the front, as a click on it would."""
+        def front():
+            self.run("xdotool", "search", "--name", f"^{title}$", "windowactivate", "--sync")
+            return title in self.run("xdotool", "getactivewindow", "getwindowname")
+        wait_for(f"the window “{title}” in front", front)
+        time.sleep(0.2)
+
     def keys(self, *names):
         self.run("xdotool", "key", "--clearmodifiers", *names)
 
@@ -148,10 +156,19 @@ class App:
         except Exception:
             return False
 
+    def name_of(self, node):
+        """Its own name, or that of the label that stands for it."""
+        name = node.get_name() or ""
+        if not name:
+            for relation in node.get_relation_set() or []:
+                if relation.get_relation_type() == self.atspi.RelationType.LABELLED_BY and relation.get_n_targets():
+                    name = relation.get_target(0).get_name() or ""
+        return name
+
     def find_now(self, name=None, role=None, within=None):
         for node in self._walk(within or self.root):
             try:
-                if (name is None or name in (node.get_name() or "")) and (role is None or node.get_role_name() == role) \
+                if (name is None or name in self.name_of(node)) and (role is None or node.get_role_name() == role) \
                         and (self._showing(node) or role in ("menu item", "check menu item", "radio menu item")):
                     return node
             except Exception:
@@ -167,6 +184,11 @@ class App:
         node.get_action_iface().do_action(0)
         return node
 
+    def click(self, session, node, button=1):
+        """A real click in the middle of the control."""
+        e = node.get_component_iface().get_extents(self.atspi.CoordType.SCREEN)
+        session.click(e.x + e.width // 2, e.y + e.height // 2, button)
+
     def set_text(self, node, text):
         node.get_editable_text_iface().set_text_contents(text)
 
@@ -180,4 +202,4 @@ class App:
     def dump(self, out=sys.stderr):
         for node in self._walk(self.root):
             if self._showing(node):
-                print(node.get_role_name(), repr(node.get_name()), file=out)
+                print(node.get_role_name(), repr(self.name_of(node)), file=out)

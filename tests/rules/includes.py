@@ -20,7 +20,7 @@ ALLOWED = {
     "core/config": ["core/base", "core/machine/options.h", "disks", "core/control"],
     "core/control": ["core/base", "core/memory", "core/cpu", "core/machine", "core/screen", "core/state", "core/config"],
     "devices": ["core/base", "core/memory", "core/machine", "core/screen", "core/cpu/lapic.h", "core/cpu/vcpu.h",
-                "core/cpu/arch.h", "disks/disk.h", "data/acpi"],
+                "core/cpu/arch.h", "disks/disk.h", "data/acpi", "data/rom"],
     "disks": ["core/base"],
     "ui/vnc": ["core/base", "core/screen", "core/machine"],
     "ui/cli": ["core/base", "core/config", "core/control", "disks"],

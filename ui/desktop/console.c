@@ -84,6 +84,29 @@ static void show(ClocheConsole *self)
     show_grab(self);
 }
 
+// The window takes the size of the guest's picture, as far as the monitor has room for it.
+static void fit_window(ClocheConsole *self)
+{
+    GtkWindow *window = GTK_WINDOW(self);
+    GdkWindow *gdk = gtk_widget_get_window(GTK_WIDGET(self));
+    if (!gdk || self->full_screen || self->resize_guest || gtk_window_is_maximized(window) ||
+        cloche_display_get_scale(self->display) != CLOCHE_SCALE_PIXEL)
+        return;
+    GdkRectangle room;
+    gdk_monitor_get_workarea(gdk_display_get_monitor_at_window(gtk_widget_get_display(GTK_WIDGET(self)), gdk), &room);
+    int factor = gtk_widget_get_scale_factor(GTK_WIDGET(self)), around;
+    guint width, height;
+    cloche_display_get_guest_size(self->display, &width, &height);
+    GtkWidget *bars[] = {self->menubar_box, GTK_WIDGET(self->info_bar), self->status_bar};
+    int bars_height = 0;
+    for (guint i = 0; i < G_N_ELEMENTS(bars); i++) {
+        gtk_widget_get_preferred_height(bars[i], NULL, &around);
+        bars_height += around;
+    }
+    gtk_window_resize(window, CLAMP((int)width / factor + 2, 400, room.width * 9 / 10),
+                      CLAMP((int)height / factor + bars_height + 8, 300, room.height * 9 / 10));
+}
+
 // ---- Full screen ----
 static gboolean hide_bar(gpointer data)
 {
@@ -436,6 +459,7 @@ static void cloche_console_init(ClocheConsole *self)
     g_signal_connect(self->bar_edge, "enter-notify-event", G_CALLBACK(bar_crossing), self);
     g_signal_connect(self->bar_edge, "leave-notify-event", G_CALLBACK(bar_crossing), self);
     g_signal_connect(self->display, "wish-size", G_CALLBACK(wish_size), self);
+    g_signal_connect_swapped(self->display, "geometry", G_CALLBACK(fit_window), self);
     g_signal_connect_swapped(self->display, "grab-changed", G_CALLBACK(show_grab), self);
     g_signal_connect(self->info_bar, "response", G_CALLBACK(gtk_info_bar_set_revealed), NULL);
 }

@@ -28,7 +28,7 @@ static const char *const figure_names[FIGURE_COUNT] = {N_("Processor"), N_("Memo
 static const struct {
     const char *label, *group, *key;
 } facts[] = {
-    {N_("Processors"), "Processor", "count"}, {N_("Model"), "Processor", "model"}, {N_("Engine"), "Processor", "engine"},
+    {N_("Processors"), "Processors", "count"}, {N_("Model"), "Processors", "model"}, {N_("Engine"), "Processors", "engine"},
     {N_("Memory"), "Memory", "size"},         {N_("VNC"), "VNC", "address"},
 };
 

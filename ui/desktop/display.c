@@ -24,7 +24,7 @@ struct _ClocheDisplay {
 };
 G_DEFINE_TYPE(ClocheDisplay, cloche_display, GTK_TYPE_DRAWING_AREA)
 
-enum { SIGNAL_KEY, SIGNAL_ABSOLUTE, SIGNAL_RELATIVE, SIGNAL_BUTTON, SIGNAL_GRAB, SIGNAL_WISH, SIGNAL_COUNT };
+enum { SIGNAL_KEY, SIGNAL_ABSOLUTE, SIGNAL_RELATIVE, SIGNAL_BUTTON, SIGNAL_GRAB, SIGNAL_GEOMETRY, SIGNAL_WISH, SIGNAL_COUNT };
 static guint signals[SIGNAL_COUNT];
 
 // ---- Geometry: from guest pixels to the widget ----
@@ -142,6 +142,7 @@ gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, 
                     g_strerror(e));
         return FALSE;
     }
+    gboolean other_size = width != self->width || height != self->height;
     drop_memory(self);
     self->memory = memory;
     self->memory_size = size;
@@ -150,6 +151,8 @@ gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, 
     self->picture = cairo_image_surface_create_for_data(memory, CAIRO_FORMAT_RGB24, width, height, stride);
     ask_size(self);
     gtk_widget_queue_draw(GTK_WIDGET(self));
+    if (other_size)
+        g_signal_emit(self, signals[SIGNAL_GEOMETRY], 0);
     return TRUE;
 }
 
@@ -451,6 +454,7 @@ static void cloche_display_class_init(ClocheDisplayClass *class)
         [SIGNAL_RELATIVE] = {"relative", 2, {G_TYPE_INT, G_TYPE_INT}},
         [SIGNAL_BUTTON] = {"button", 2, {G_TYPE_UINT, G_TYPE_BOOLEAN}},
         [SIGNAL_GRAB] = {"grab-changed", 0, {0}},
+        [SIGNAL_GEOMETRY] = {"geometry", 0, {0}},
         [SIGNAL_WISH] = {"wish-size", 2, {G_TYPE_UINT, G_TYPE_UINT}},
     };
     for (guint i = 0; i < SIGNAL_COUNT; i++)

@@ -19,7 +19,7 @@ G_DECLARE_FINAL_TYPE(ClocheDisplay, cloche_display, CLOCHE, DISPLAY, GtkDrawingA
 
 // Signals: "key" (guint evdev, gboolean down), "absolute" (guint x, guint y, guint width, guint height),
 // "relative" (gint dx, gint dy), "button" (guint enum input_button, gboolean down), "grab-changed" (),
-// "wish-size" (guint width, guint height: the device pixels that the widget offers).
+// "geometry" (): the guest's picture has another size, "wish-size" (guint width, guint height: the device pixels that the widget offers).
 GtkWidget *cloche_display_new(void);
 
 // Shows WIDTH x HEIGHT pixels of 0xXXRRGGBB in MEMFD; takes the descriptor over. False: it could not be mapped, and the old

@@ -3,18 +3,8 @@
 #include "ui/desktop/machine-private.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static int monitor_pid(ClocheMachine *self)
-{
-    g_autofree char *runtime = self->uuid ? machine_runtime_folder(self->uuid, false, NULL) : NULL;
-    g_autofree char *path = runtime ? g_build_filename(runtime, "pid", NULL) : NULL, *text = NULL;
-    if (self->process > 0)
-        return self->process;
-    return path && g_file_get_contents(path, &text, NULL, NULL) ? atoi(text) : 0;
-}
 
 // Ticks of processor time and resident bytes of PID (proc(5): fields 14, 15 and 24 of stat).
 static gboolean process_use(int pid, gint64 *ticks, guint64 *resident)
@@ -59,7 +49,7 @@ static gboolean sample(gpointer data)
     ClocheMachine *self = data;
     gint64 now = g_get_monotonic_time(), ticks;
     guint64 resident;
-    if (process_use(monitor_pid(self), &ticks, &resident)) {
+    if (process_use(self->pid, &ticks, &resident)) {
         double seconds = (now - self->last.time) / 1e6;
         if (self->last.time)
             self->figures.cpu_percent = 100.0 * (ticks - self->last.cpu) / sysconf(_SC_CLK_TCK) / seconds;

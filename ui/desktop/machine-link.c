@@ -2,15 +2,13 @@
 // The connection to a machine's monitor: starting the process, its control socket, its events and its end.
 #include "ui/desktop/machine-private.h"
 
-#include <fcntl.h>
-#include <glib/gi18n.h>
-#include <glib/gstdio.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "ui/desktop/dialogs.h"
 
-#define RETRY_MS     20
-#define RETRIES_MAX  500 // ten seconds for the monitor to open its socket
+#include <glib/gi18n.h>
+#include <string.h>
+
+#define LOOK_MS   50
+#define LOOKS_MAX 100 // five seconds for a monitor to end after it closed its socket
 
 // ---- State by events ----
 static const struct {
@@ -61,50 +59,46 @@ static void on_event(void *opaque, struct control_client *client, const char *ev
 }
 
 // ---- The end ----
-static char *last_log_line(ClocheMachine *self)
+static const struct {
+    enum machine_life life;
+    ClocheState state;
+} life_table[] = {
+    {LIFE_OFF, CLOCHE_STATE_OFF},         {LIFE_SAVED, CLOCHE_STATE_SAVED}, {LIFE_RUNNING, CLOCHE_STATE_STARTING},
+    {LIFE_CRASHED, CLOCHE_STATE_CRASHED}, {LIFE_BUSY, CLOCHE_STATE_BUSY},
+};
+
+void machine_link_look(ClocheMachine *self)
 {
-    g_autofree char *path = cloche_machine_get_log(self), *text = NULL;
-    gsize length;
-    if (!path || !g_file_get_contents(path, &text, &length, NULL))
-        return NULL;
-    g_strchomp(text);
-    char *line = strrchr(text, '\n');
-    return g_strdup(line ? line + 1 : text);
+    g_autoptr(machine_report_t) report = machine_report(self->folder, self->uuid);
+    for (guint i = 0; i < G_N_ELEMENTS(life_table); i++)
+        if (report->life == life_table[i].life)
+            machine_set_state(self, life_table[i].state, report->life == LIFE_CRASHED ? report->reason : NULL);
+    self->pid = report->pid;
 }
 
-static void ended(ClocheMachine *self, int wait_status)
-{
-    machine_link_close(self);
-    gboolean clean = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
-    g_autofree char *line = clean ? NULL : last_log_line(self);
-    g_autofree char *reason = clean                     ? NULL
-                              : WIFSIGNALED(wait_status) ? g_strdup_printf(_("the monitor died of signal %d; the log tells more"), WTERMSIG(wait_status))
-                                                         : g_strdup_printf(_("exit status %d%s%s"), WEXITSTATUS(wait_status), line ? ": " : "", line ? line : "");
-    gboolean wanted = self->stopping;
-    self->stopping = FALSE;
-    g_autofree char *saved = g_build_filename(self->folder, "saved", NULL);
-    gboolean has_saved = g_file_test(saved, G_FILE_TEST_EXISTS);
-    machine_set_state(self, !clean ? CLOCHE_STATE_CRASHED : has_saved ? CLOCHE_STATE_SAVED : CLOCHE_STATE_OFF, reason);
-    if (!wanted)
-        g_signal_emit(self, machine_signals[MACHINE_STOPPED], 0, reason ? reason : _("The guest switched itself off."));
-}
-
-static void child_ended(GPid pid, int status, gpointer data)
+// The monitor closes its socket a moment before it has written how it ended and is gone.
+static gboolean look_again(gpointer data)
 {
     ClocheMachine *self = data;
-    self->child_watch = 0;
-    self->process = 0;
-    g_spawn_close_pid(pid);
-    ended(self, status);
+    machine_link_look(self);
+    if (self->state == CLOCHE_STATE_STARTING && ++self->looks < LOOKS_MAX)
+        return G_SOURCE_CONTINUE;
+    self->look_timer = 0;
+    gboolean wanted = self->stopping;
+    self->stopping = FALSE;
+    if (!wanted)
+        g_signal_emit(self, machine_signals[MACHINE_STOPPED], 0, self->reason ? self->reason : _("The guest switched itself off."));
+    return G_SOURCE_REMOVE;
 }
 
 static void on_closed(void *opaque, struct control_client *client, const GError *error)
 {
     ClocheMachine *self = opaque;
-    if (self->process > 0)
-        machine_link_close(self); // child_ended() says how it ended
-    else
-        ended(self, 0); // not our child: its end is all that is known
+    machine_link_close(self);
+    machine_set_state(self, CLOCHE_STATE_BUSY, NULL);
+    self->looks = 0;
+    if (!self->look_timer)
+        self->look_timer = g_timeout_add(LOOK_MS, look_again, self);
 }
 
 // ---- Connecting ----
@@ -123,7 +117,7 @@ gboolean machine_link_try(ClocheMachine *self)
     self->client = control_client_for_machine(self->uuid, &handlers, NULL);
     if (!self->client)
         return FALSE;
-    machine_set_state(self, CLOCHE_STATE_STARTING, NULL);
+    machine_link_look(self);
     control_client_send(self->client, "query-status", NULL, status_known, self);
     control_client_send(self->client, "x-cloche-query-engine", NULL, engine_known, self);
     machine_display_connected(self);
@@ -131,57 +125,28 @@ gboolean machine_link_try(ClocheMachine *self)
     return TRUE;
 }
 
-static gboolean retry(gpointer data)
+static void started(void *opaque, const GError *error)
 {
-    ClocheMachine *self = data;
-    if (self->process > 0 && !machine_link_try(self) && ++self->retries < RETRIES_MAX)
-        return G_SOURCE_CONTINUE;
-    self->retry_timer = 0;
-    return G_SOURCE_REMOVE;
+    ClocheMachine *self = opaque;
+    g_autoptr(GtkWindow) parent = g_weak_ref_get(&self->start_parent);
+    self->starter = NULL; // it is over
+    if (!error && machine_link_try(self))
+        return;
+    machine_link_look(self);
+    g_autofree char *log = cloche_machine_get_log(self);
+    g_autoptr(GError) lost = error ? g_error_copy(error) : g_error_new(CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "%s", _("Its monitor does not answer."));
+    if (self->state == CLOCHE_STATE_OFF)
+        machine_set_state(self, CLOCHE_STATE_CRASHED, lost->message);
+    dialog_error(parent, _("The machine could not be started"), lost, log);
 }
 
-// Beside this program when run from the build folder, else on the PATH.
-static char *monitor_program(void)
+gboolean machine_link_start(ClocheMachine *self, GtkWindow *parent, GError **error)
 {
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL), *folder = self ? g_path_get_dirname(self) : NULL;
-    char *beside = folder ? g_build_filename(folder, "cloche-vm", NULL) : NULL;
-    const char *chosen = g_getenv("CLOCHE_VM");
-    if (chosen) {
-        g_free(beside);
-        return g_strdup(chosen);
-    }
-    if (beside && g_file_test(beside, G_FILE_TEST_IS_EXECUTABLE))
-        return beside;
-    g_free(beside);
-    return g_strdup("cloche-vm");
-}
-
-static void own_session(gpointer output)
-{
-    setsid(); // it lives on when the app is closed
-    dup2(GPOINTER_TO_INT(output), STDERR_FILENO);
-}
-
-gboolean machine_link_start(ClocheMachine *self, GError **error)
-{
-    g_autofree char *runtime = machine_runtime_folder(self->uuid, true, error);
-    if (!runtime)
-        return FALSE;
-    g_autofree char *socket = g_build_filename(runtime, "control", NULL), *program = monitor_program();
-    g_autofree char *logs = g_build_filename(self->folder, "logs", NULL), *output = g_build_filename(logs, "machine.log", NULL);
-    g_mkdir(logs, 0700);
-    int log = g_open(output, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
-    char *argv[] = {program, (char *)"--machine", self->folder, (char *)"--control", socket, NULL};
-    gboolean started = g_spawn_async(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, own_session,
-                                     GINT_TO_POINTER(log), &self->process, error);
-    if (log >= 0)
-        close(log);
-    if (!started)
+    self->starter = machine_start_process(self->folder, self->uuid, false, started, self, error);
+    if (!self->starter)
         return FALSE;
     self->stopping = FALSE;
-    self->retries = 0;
-    self->child_watch = g_child_watch_add(self->process, child_ended, self);
-    self->retry_timer = g_timeout_add(RETRY_MS, retry, self);
+    g_weak_ref_set(&self->start_parent, parent);
     machine_set_state(self, CLOCHE_STATE_STARTING, NULL);
     return TRUE;
 }

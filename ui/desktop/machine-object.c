@@ -96,7 +96,7 @@ void cloche_machine_request(ClocheMachine *self, ClocheRequest request, GtkWindo
     if (why_not)
         error = g_error_new_literal(CLOCHE_ERROR, CLOCHE_ERROR_BUSY, why_not);
     else if (request == CLOCHE_REQUEST_START)
-        machine_link_start(self, &error);
+        machine_link_start(self, parent, &error);
     if (error) {
         g_autofree char *log = cloche_machine_get_log(self);
         dialog_error(parent, gettext(failures[request]), error, log);
@@ -164,7 +164,7 @@ const char *cloche_machine_get_icon(ClocheMachine *self)
 
 char *cloche_machine_get_log(ClocheMachine *self)
 {
-    char *path = g_build_filename(self->folder, "logs", "machine.log", NULL);
+    char *path = g_build_filename(self->folder, "log", "vm.log", NULL);
     if (!g_file_test(path, G_FILE_TEST_EXISTS))
         g_clear_pointer(&path, g_free);
     return path;
@@ -215,12 +215,6 @@ const char *cloche_machine_get_engine_reason(ClocheMachine *self)
 }
 
 // ---- Life of the object ----
-static gboolean has_saved_state(ClocheMachine *self)
-{
-    g_autofree char *path = g_build_filename(self->folder, "saved", NULL);
-    return g_file_test(path, G_FILE_TEST_EXISTS);
-}
-
 static void load_thumbnail(ClocheMachine *self)
 {
     g_autofree char *path = g_build_filename(self->folder, "thumbnail.png", NULL);
@@ -241,8 +235,8 @@ void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entr
     load_thumbnail(self);
     if (self->damage)
         machine_set_state(self, CLOCHE_STATE_DAMAGED, self->damage);
-    else if (!self->client && self->process <= 0 && !machine_link_try(self))
-        machine_set_state(self, has_saved_state(self) ? CLOCHE_STATE_SAVED : CLOCHE_STATE_OFF, NULL);
+    else if (!self->client && !self->starter && !self->look_timer && !machine_link_try(self))
+        machine_link_look(self);
     g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
 }
 
@@ -259,11 +253,10 @@ static void machine_dispose(GObject *object)
     ClocheMachine *self = CLOCHE_MACHINE(object);
     machine_sample_stop(self);
     machine_link_close(self);
-    if (self->child_watch)
-        g_source_remove(self->child_watch);
-    if (self->retry_timer)
-        g_source_remove(self->retry_timer);
-    self->child_watch = self->retry_timer = 0;
+    g_clear_pointer(&self->starter, machine_starter_free);
+    if (self->look_timer)
+        g_source_remove(self->look_timer);
+    self->look_timer = 0;
     if (self->display)
         g_object_remove_weak_pointer(G_OBJECT(self->display), (gpointer *)&self->display);
     self->display = NULL;
@@ -277,6 +270,7 @@ static void machine_finalize(GObject *object)
                      self->engine_reason};
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
         g_free(texts[i]);
+    g_weak_ref_clear(&self->start_parent);
     g_clear_pointer(&self->config, config_free);
     g_clear_object(&self->thumbnail);
     G_OBJECT_CLASS(cloche_machine_parent_class)->finalize(object);
@@ -300,4 +294,5 @@ static void cloche_machine_class_init(ClocheMachineClass *class)
 
 static void cloche_machine_init(ClocheMachine *self)
 {
+    g_weak_ref_init(&self->start_parent, NULL);
 }

@@ -5,6 +5,7 @@
 
 #include "core/config/library.h"
 #include "core/control/client.h"
+#include "core/control/life.h"
 #include "ui/desktop/machine-object.h"
 
 struct _ClocheMachine {
@@ -23,9 +24,11 @@ struct _ClocheMachine {
     } last;
     // The monitor:
     struct control_client *client;
-    GPid process;         // > 0: started by this app
-    guint child_watch, retry_timer, figures_timer, retries;
-    gboolean stopping;    // asked for by the person: no notification
+    struct machine_starter *starter;
+    GWeakRef start_parent; // window to show a failed start over
+    int pid;               // of the monitor, 0: none
+    guint look_timer, looks, figures_timer;
+    gboolean stopping;     // asked for by the person: no notification
     ClocheDisplay *display;
 };
 
@@ -36,7 +39,10 @@ void machine_set_state(ClocheMachine *self, ClocheState state, const char *reaso
 // Connects to a monitor that runs already; FALSE: there is none.
 gboolean machine_link_try(ClocheMachine *self);
 void machine_link_close(ClocheMachine *self);
-gboolean machine_link_start(ClocheMachine *self, GError **error);
+// A failure later on is shown over PARENT.
+gboolean machine_link_start(ClocheMachine *self, GtkWindow *parent, GError **error);
+// State of a machine without a connection, by what is on disk.
+void machine_link_look(ClocheMachine *self);
 void machine_display_connected(ClocheMachine *self);
 void machine_display_event(ClocheMachine *self, const char *event, JsonObject *data, int *fds, guint fd_count);
 void machine_sample_start(ClocheMachine *self);

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "ui/desktop/machine-work.h"
+#include "core/control/life.h"
 #include "ui/desktop/dialogs.h"
 #include "ui/desktop/job.h"
 
@@ -65,7 +66,8 @@ static bool write_report(void *opaque, struct progress *progress, GError **error
     if (good) {
         add_text(archive, "report.txt", report->facts, strlen(report->facts));
         add_file(archive, report->folder, CONFIG_FILE);
-        add_file(archive, report->folder, "logs/machine.log");
+        add_file(archive, report->folder, LAST_RUN_FILE);
+        add_file(archive, report->folder, "log/vm.log");
         good = archive_write_close(archive) == ARCHIVE_OK;
     }
     if (!good)
