@@ -110,7 +110,7 @@ const struct option options_table[] = {
      .since = 1,
      .help = "Kept by Cloche: the snapshot that the machine's present state grew from."},
 
-        {.group = "Processors",
+    {.group = "Processors",
      .key = "count",
      .name = "cpus",
      .type = OPTION_NUMBER,

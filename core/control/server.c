@@ -30,9 +30,11 @@ static const struct qmp_server_ops ops = {enter_command, leave_command, client_g
 struct control_server *control_server_new(struct machine *machine, const char *path, GError **error)
 {
     static const struct qmp_command *const tables[] = {
-        control_run_commands,   control_block_commands, control_screen_commands,
-        control_input_commands, control_vnc_commands,   control_port_commands,
-        control_job_commands,   control_info_commands,  NULL,
+        control_run_commands,      control_block_commands,
+        control_screen_commands,   control_input_commands,
+        control_vnc_commands,      control_port_commands,
+        control_job_commands,      control_info_commands,
+        control_snapshot_commands, NULL,
     };
     struct control_server *server = g_new0(struct control_server, 1);
     server->machine = machine;

@@ -29,7 +29,7 @@ struct control_server {
 
 extern const struct qmp_command control_run_commands[], control_block_commands[], control_screen_commands[],
     control_input_commands[], control_vnc_commands[], control_port_commands[], control_job_commands[],
-    control_info_commands[];
+    control_info_commands[], control_snapshot_commands[];
 
 static inline struct control_server *call_server(struct qmp_call *call)
 {

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Snapshots of a machine on disk: a tree of folders under "snapshots/", each one unit of definition, disks, and, if the
+// machine was not off, state and memory. Taking one freezes the disks that are in use and puts an empty overlay on
+// each.
+//
+// Crash-safe: the definition (machine.conf) is switched to the overlays in one step, and a snapshot appears in one step
+// when all of it is on stable storage. Killed in between, the machine goes on as it was; at most a disk chain is one
+// file longer.
+//
+// Whoever calls the functions that change something holds machine_folder_lock(): a tool, or the running monitor.
+#ifndef CLOCHE_SNAPSHOT_H
+#define CLOCHE_SNAPSHOT_H
+
+#include "core/base/progress.h"
+#include "core/config/config.h"
+
+struct library;
+
+struct snapshot_disk {
+    char *drive; // "disk0"
+    char *file;  // frozen image: relative to the machine's folder, or absolute
+};
+
+struct snapshot {
+    char *id; // a UUID
+    char *name, *note;
+    char *parent;                      // id, "" for a root
+    char *folder;                      // absolute
+    int64_t time;                      // seconds since 1970
+    bool has_state;                    // goes on where it was; else it starts from power-on
+    uint64_t memory_bytes, disk_bytes; // on the host's disk
+    bool current;                      // the machine's present state grew from it
+    GPtrArray *disks;                  // struct snapshot_disk *
+};
+
+void snapshot_free(struct snapshot *snapshot);
+// struct snapshot *, oldest first; unreadable ones are left out with a log line. Free with g_ptr_array_unref().
+GPtrArray *snapshot_list(const char *machine_folder);
+// By name or id. The error says so when there is none, or several of that name.
+struct snapshot *snapshot_find(GPtrArray *list, const char *name, GError **error);
+
+// ---- Taking: begin, (state and memory are written into NEW's folder), switch disks, commit ----
+
+// A snapshot that is being made, in "snapshots/.new-ID". Names are unique.
+struct snapshot *snapshot_begin(const char *machine_folder, const char *name, const char *note, GError **error);
+// Makes an overlay on each writable disk of the definition and switches
+// the definition to them. The frozen images are in NEW->disks then. No program has the disks open meanwhile.
+bool snapshot_switch_disks(const char *machine_folder, struct snapshot *new, GError **error);
+// Makes it appear. On failure, and to give up at any time before: snapshot_abandon().
+bool snapshot_commit(const char *machine_folder, struct snapshot *new, GError **error);
+void snapshot_abandon(struct snapshot *new); // frees it
+
+// All of it for a machine that is off or saved.
+bool snapshot_take(const char *machine_folder, const char *name, const char *note, GError **error);
+
+// ---- The rest ----
+
+// The machine's next start is from there; its present state is dropped. The machine is off. Name, UUID, notes and group
+// of the machine stay.
+bool snapshot_restore(const char *machine_folder, struct snapshot *snapshot, GError **error);
+// Makes the overlays for going back to SNAPSHOT in a running monitor: drive -> path, without switching the definition.
+GHashTable *snapshot_prepare_restore(const char *machine_folder, struct snapshot *snapshot, GError **error);
+// Switches the definition to them. RESUME: the next start goes on from the snapshot's state.
+bool snapshot_switch_back(const char *machine_folder, struct snapshot *snapshot, GHashTable *overlays, bool resume,
+                          GError **error);
+// Its children hang on its parent then. What its disks hold is merged into what stands on them, where exactly one image
+// does and RUNNING is false; else that waits until a later call. LIBRARY (may be NULL): where linked clones are looked
+// for.
+bool snapshot_delete(const char *machine_folder, struct snapshot *snapshot, bool running, struct library *library,
+                     struct progress *progress, GError **error);
+// Either may be NULL: stays.
+bool snapshot_rename(const char *machine_folder, struct snapshot *snapshot, const char *name, const char *note,
+                     GError **error);
+
+// The writable hard disks of a definition: drive ids. Free with g_strfreev().
+char **snapshot_drives(struct config *config);
+
+#endif

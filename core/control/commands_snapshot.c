@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Snapshots of the running machine, as jobs. Taking one stops the guest for as long as device state, overlays and the
+// definition take; its memory is written while it runs on, each page copied before it changes.
+#include "core/base/file.h"
+#include "core/config/library.h"
+#include "core/config/snapshot.h"
+#include "core/control/hold.h"
+#include "core/control/jobs.h"
+#include "core/machine/drive.h"
+#include "core/screen/surface.h"
+#include "core/state/machine_state.h"
+#include "core/state/ram_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *hold_folder(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    if (!server->hold)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
+                    "Only a defined machine has snapshots; this one was started by hand");
+    return server->hold ? machine_hold_folder(server->hold) : NULL;
+}
+
+// ---- Disks of the running machine ----
+
+// Where the definition says that DRIVE's image is now.
+static char *present_file(const char *folder, const char *drive, GError **error)
+{
+    g_autofree char *path = g_build_filename(folder, CONFIG_FILE, NULL), *group = g_strconcat("Drive ", drive, NULL);
+    g_autoptr(config_t) config = config_load(path, error);
+    g_autofree char *file = config ? config_get(config, group, "file") : NULL;
+    if (!file)
+        return NULL;
+    return g_path_is_absolute(file) ? g_steal_pointer(&file) : g_build_filename(folder, file, NULL);
+}
+
+static struct disk *open_for(struct drive *drive, const char *path, GError **error)
+{
+    return disk_open(path, NULL, drive->direct ? DISK_OPEN_DIRECT : 0, error);
+}
+
+// Takes the drives of SNAPSHOT out of use: nobody may write to an image that an overlay is made of. Returns drive ->
+// path.
+static GHashTable *close_disks(struct machine *machine, const struct snapshot *snapshot, GError **error)
+{
+    GHashTable *paths = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
+    for (unsigned i = 0; i < snapshot->disks->len; i++) {
+        const struct snapshot_disk *disk = snapshot->disks->pdata[i];
+        struct drive *drive = drive_find(machine, disk->drive);
+        if (!drive || !drive->disk) {
+            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND,
+                        "The definition has a drive %s that the running machine has not; restart it first",
+                        disk->drive);
+            break;
+        }
+        g_hash_table_insert(paths, drive, g_strdup(disk_path(drive->disk)));
+        disk_close(drive_exchange_disk(drive, NULL));
+    }
+    return paths;
+}
+
+// Opens what the definition names now, or where that fails what was open before.
+static bool open_disks(const char *folder, GHashTable *before, GError **error)
+{
+    GHashTableIter iter;
+    gpointer key, value;
+    bool good = true;
+    g_hash_table_iter_init(&iter, before);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        struct drive *drive = key;
+        g_autofree char *path = good ? present_file(folder, drive->id, error) : NULL;
+        struct disk *disk = path ? open_for(drive, path, error) : NULL;
+        good = good && disk;
+        if (!disk)
+            disk = open_for(drive, value, NULL);
+        drive_exchange_disk(drive, disk);
+    }
+    return good;
+}
+
+// ---- Taking ----
+
+struct taking {
+    struct snapshot *new;
+    char *folder;
+    GByteArray *state;
+    struct ram_image *image;
+    bool committed;
+};
+
+static void taking_free(gpointer data)
+{
+    struct taking *taking = data;
+    if (taking->image)
+        ram_image_free(taking->image);
+    if (taking->committed)
+        snapshot_free(taking->new);
+    else
+        snapshot_abandon(taking->new);
+    if (taking->state)
+        g_byte_array_unref(taking->state);
+    g_free(taking->folder);
+    g_free(taking);
+}
+
+static bool finish_taking(void *opaque, struct progress *progress, GError **error)
+{
+    struct taking *taking = opaque;
+    g_autofree char *path = g_build_filename(taking->new->folder, "state", NULL);
+    if (!ram_image_finish(taking->image, progress, error) ||
+        !host_file_write(path, taking->state->data, taking->state->len, 0600, error))
+        return false;
+    taking->new->has_state = true;
+    taking->committed = snapshot_commit(taking->folder, taking->new, error);
+    log_info("snapshot", "\"%s\": %" PRIu64 " MiB of memory, %" PRIu64 " pages copied because the guest wrote to them",
+             taking->new->name, ram_image_written(taking->image) >> 20, ram_image_early(taking->image));
+    return taking->committed;
+}
+
+static int create_image_file(const struct snapshot *new, GError **error)
+{
+    g_autofree char *path = g_build_filename(new->folder, "ram", NULL);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot create %s: %s", path, g_strerror(errno));
+    return fd;
+}
+
+// The part for which the guest stands still. Machine lock held, processors parked.
+static bool take_moment(struct machine *machine, struct taking *taking, int ram, GError **error)
+{
+    machine_state_quiesce(machine);
+    if (!machine_state_save(machine, taking->state, error)) {
+        close(ram);
+        return false;
+    }
+    g_autoptr(GError) local = NULL;
+    GHashTable *before = close_disks(machine, taking->new, &local);
+    bool good = !local && snapshot_switch_disks(taking->folder, taking->new, &local);
+    good = open_disks(taking->folder, before, local ? NULL : &local) && good;
+    g_hash_table_unref(before);
+    if (good)
+        taking->image = ram_image_begin(machine->ram, ram, &local); // takes over the descriptor
+    else
+        close(ram);
+    if (local)
+        g_propagate_error(error, g_steal_pointer(&local));
+    return taking->image != NULL;
+}
+
+static bool take(struct control_server *server, struct taking *taking, GError **error)
+{
+    struct machine *machine = server->machine;
+    struct surface *surface = machine->screen ? screen_head(machine->screen, 0) : NULL;
+    g_autofree char *picture = g_build_filename(taking->new->folder, "screen.png", NULL);
+    if (surface)
+        surface_write_png(surface, picture, true, NULL); // a snapshot without a picture is a snapshot
+    int ram = create_image_file(taking->new, error);
+    if (ram < 0)
+        return false;
+    int64_t since = g_get_monotonic_time();
+    bool ran = machine_state_park(machine);
+    machine_lock(machine);
+    bool good = take_moment(machine, taking, ram, error);
+    machine_unlock(machine);
+    // The kernel's engine writes past our tracking: there the memory is written before the guest goes on.
+    if (good && machine->cpus && strcmp(machine->cpus->engine->name, "kvm") == 0)
+        good = ram_image_finish(taking->image, NULL, error);
+    machine_state_unpark(machine, ran);
+    log_info("snapshot", "\"%s\": the guest stood still for %" PRId64 " us", taking->new->name,
+             g_get_monotonic_time() - since);
+    return good;
+}
+
+static JsonNode *snapshot_save(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    const char *folder = hold_folder(call, error), *id = qmp_string(call, "job-id");
+    if (!folder)
+        return NULL;
+    if (control_jobs_busy(server->jobs)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "Another job works on this machine; wait until it is done");
+        return NULL;
+    }
+    machine_lock(server->machine);
+    bool savable = machine_state_savable(server->machine, error);
+    machine_unlock(server->machine);
+    struct snapshot *new =
+        savable ? snapshot_begin(folder, qmp_string(call, "tag"), qmp_string(call, "x-cloche-note"), error) : NULL;
+    if (!new)
+        return NULL;
+    struct taking *taking = g_new0(struct taking, 1);
+    *taking = (struct taking){.new = new, .folder = g_strdup(folder), .state = g_byte_array_new()};
+    if (!take(server, taking, error)) {
+        taking_free(taking);
+        return NULL;
+    }
+    control_job_start(server->jobs, id, "snapshot-save", finish_taking, taking, taking_free, error);
+    return NULL;
+}
+
+// ---- Going back ----
+
+static bool done_already(void *opaque, struct progress *progress, GError **error)
+{
+    return progress_advance(progress, 0, error);
+}
+
+// Machine lock held, processors parked. After a failure the machine is as before, or (*BROKEN) must be reset.
+static bool go_back(struct machine *machine, const char *folder, struct snapshot *snapshot, bool *broken,
+                    GError **error)
+{
+    machine_state_quiesce(machine);
+    g_autoptr(GHashTable) overlays = snapshot_prepare_restore(folder, snapshot, error);
+    if (!overlays)
+        return false;
+    g_autoptr(GError) local = NULL;
+    GHashTable *before = close_disks(machine, snapshot, &local);
+    bool good = !local && snapshot_switch_back(folder, snapshot, overlays, false, &local);
+    good = open_disks(folder, before, local ? NULL : &local) && good;
+    g_hash_table_unref(before);
+    if (good) {
+        *broken = !machine_state_read_folder(machine, snapshot->folder, false, &local);
+        good = !*broken;
+    }
+    if (local)
+        g_propagate_error(error, g_steal_pointer(&local));
+    return good;
+}
+
+static JsonNode *snapshot_load(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    struct machine *machine = server->machine;
+    const char *folder = hold_folder(call, error);
+    if (!folder)
+        return NULL;
+    g_autoptr(GPtrArray) list = snapshot_list(folder);
+    struct snapshot *snapshot = snapshot_find(list, qmp_string(call, "tag"), error);
+    if (!snapshot)
+        return NULL;
+    if (!snapshot->has_state || control_jobs_busy(server->jobs)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
+                    snapshot->has_state ? "Another job works on this machine; wait until it is done"
+                                        : "\"%s\" is of the machine switched off; stop the machine, then restore it",
+                    snapshot->name);
+        return NULL;
+    }
+    bool ran = machine_state_park(machine), broken = false;
+    machine_lock(machine);
+    bool good = go_back(machine, folder, snapshot, &broken, error);
+    if (broken)
+        machine_reset_devices(machine);
+    machine_unlock(machine);
+    machine_state_unpark(machine, ran);
+    if (good)
+        control_job_start(server->jobs, qmp_string(call, "job-id"), "snapshot-load", done_already, NULL, NULL, error);
+    return NULL;
+}
+
+// ---- Deleting ----
+
+struct deleting {
+    char *folder, *id;
+};
+
+static void deleting_free(gpointer data)
+{
+    struct deleting *deleting = data;
+    g_free(deleting->folder);
+    g_free(deleting->id);
+    g_free(deleting);
+}
+
+static bool delete_now(void *opaque, struct progress *progress, GError **error)
+{
+    struct deleting *deleting = opaque;
+    g_autoptr(library_t) library = library_open(NULL);
+    g_autoptr(GPtrArray) list = snapshot_list(deleting->folder);
+    struct snapshot *snapshot = snapshot_find(list, deleting->id, error);
+    return snapshot && snapshot_delete(deleting->folder, snapshot, true, library, progress, error);
+}
+
+static JsonNode *snapshot_delete_command(struct qmp_call *call, GError **error)
+{
+    const char *folder = hold_folder(call, error);
+    if (!folder)
+        return NULL;
+    g_autoptr(GPtrArray) list = snapshot_list(folder);
+    struct snapshot *snapshot = snapshot_find(list, qmp_string(call, "tag"), error);
+    if (!snapshot)
+        return NULL;
+    struct deleting *deleting = g_new0(struct deleting, 1);
+    *deleting = (struct deleting){g_strdup(folder), g_strdup(snapshot->id)};
+    control_job_start(call_server(call)->jobs, qmp_string(call, "job-id"), "snapshot-delete", delete_now, deleting,
+                      deleting_free, error);
+    return NULL;
+}
+
+static const struct qmp_argument save_arguments[] = {
+    QMP_NEED("job-id", QMP_STRING), QMP_NEED("tag", QMP_STRING),          QMP_MAY("vmstate", QMP_STRING),
+    QMP_MAY("devices", QMP_ARRAY),  QMP_MAY("x-cloche-note", QMP_STRING), QMP_END};
+static const struct qmp_argument tag_arguments[] = {QMP_NEED("job-id", QMP_STRING), QMP_NEED("tag", QMP_STRING),
+                                                    QMP_MAY("vmstate", QMP_STRING), QMP_MAY("devices", QMP_ARRAY),
+                                                    QMP_END};
+
+const struct qmp_command control_snapshot_commands[] = {
+    QMP_REQUEST("snapshot-save", snapshot_save, save_arguments, MACHINE_REQUEST_SNAPSHOT,
+                "Takes a snapshot of memory, devices and all writable disks; the guest runs on."),
+    QMP_REQUEST("snapshot-load", snapshot_load, tag_arguments, QMP_ANY_STATE, "Goes back to a snapshot."),
+    QMP_REQUEST("snapshot-delete", snapshot_delete_command, tag_arguments, QMP_ANY_STATE, "Deletes a snapshot."),
+    QMP_END,
+};
