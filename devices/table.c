@@ -39,7 +39,10 @@
 
 #define NET(row) \
     row(virtio_net) \
-    row(e1000)
+    row(e1000) \
+    row(rtl8139) \
+    row(pcnet) \
+    row(ne2k)
 
 // clang-format on
 
