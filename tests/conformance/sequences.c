@@ -9,9 +9,15 @@
 
 #include "core/cpu/arch.h"
 
-#define CODE       0x7e0000000000ull // the same addresses natively and in the guest
-#define DATA       0x7e0000100000ull
-#define STACK      0x7e0000200000ull
+// The same addresses natively and in the guest, for 64-bit and 32-bit code.
+static const struct layout {
+    uint64_t code, data, stack;
+} layouts[2] = {{0x7e0000000000, 0x7e0000100000, 0x7e0000200000}, {0x66000000, 0x66100000, 0x66200000}};
+static const struct layout *layout = &layouts[0];
+static unsigned bits = 64;
+#define CODE       (layout->code)
+#define DATA       (layout->data)
+#define STACK      (layout->stack)
 #define AREA       (16 * PAGE_SIZE)
 #define PHYS_CODE  0x100000ull
 #define PHYS_DATA  0x200000ull
@@ -26,7 +32,12 @@ struct registers {
 
 struct registers native_registers;
 uint64_t native_host_rsp, native_code;
+struct {
+    uint32_t offset;
+    uint16_t selector;
+} __attribute__((packed)) native_far; // 32-bit code: through the compatibility segment
 void native_enter(void);
+void native_enter32(void);
 void native_exit(void);
 
 __asm__(".text\n"
@@ -44,6 +55,19 @@ __asm__(".text\n"
         "  mov 88(%rax), %r11; mov 96(%rax), %r12; mov 104(%rax), %r13; mov 112(%rax), %r14; mov 120(%rax), %r15\n"
         "  mov 0(%rax), %rax\n"
         "  jmp *native_code(%rip)\n"
+        "native_enter32:\n"
+        "  push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+        "  mov %rsp, native_host_rsp(%rip)\n"
+        "  mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es\n"
+        "  lea native_registers(%rip), %rax\n"
+        "  .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+        "  movdqu 136+16*\\n(%rax), %xmm\\n\n"
+        "  .endr\n"
+        "  push 128(%rax); popfq\n"
+        "  mov 8(%rax), %rcx; mov 16(%rax), %rdx; mov 24(%rax), %rbx; mov 32(%rax), %rsp; mov 40(%rax), %rbp\n"
+        "  mov 48(%rax), %rsi; mov 56(%rax), %rdi\n"
+        "  mov 0(%rax), %rax\n"
+        "  ljmp *native_far(%rip)\n"
         "native_exit:\n"
         "  mov %rax, native_registers(%rip); mov %rcx, native_registers+8(%rip)\n"
         "  mov %rdx, native_registers+16(%rip); mov %rbx, native_registers+24(%rip)\n"
@@ -77,9 +101,11 @@ static unsigned pick(unsigned n)
 
 // ---- The generator: pointers stay in P, small indexes in I, everything else is fair game ----------------------------
 
-static const uint8_t pointers[] = {RBX, R13, RBP};
-static const uint8_t indexes[] = {RSI, R14};
+static const uint8_t pointers64[] = {RBX, R13, RBP}, pointers32[] = {RBX, RBP, RBX};
+static const uint8_t indexes64[] = {RSI, R14}, indexes32[] = {RSI, RSI};
 static const uint8_t any[] = {RAX, RCX, RDX, RDI, R8, R9, R10, R11, R12, R15};
+#define pointers (bits == 64 ? pointers64 : pointers32)
+#define indexes  (bits == 64 ? indexes64 : indexes32)
 
 static uint8_t code[1024];
 static unsigned length;
@@ -96,11 +122,11 @@ static void put32(uint32_t v)
 
 static unsigned destination(void)
 {
-    return any[pick(G_N_ELEMENTS(any))];
+    return any[pick(bits == 64 ? G_N_ELEMENTS(any) : 3)]; // DI would be BH
 }
 static unsigned source(void)
 {
-    return pick(8) ? destination() : pick(16);
+    return pick(8) ? destination() : pick(bits / 4 < 16 ? 8 : 16);
 }
 
 // [66] REX opcode ModRM: REG with a register or memory operand. EXTRA: 0x0f escapes in the high bytes.
@@ -113,7 +139,7 @@ static void operand_insn(unsigned prefix, unsigned w, unsigned opcode, unsigned 
         put((uint8_t)prefix);
     unsigned rex = w << 3 | (reg >> 3) << 2;
     rex |= memory ? (use_index ? (unsigned)(index >> 3) << 1 : 0u) | base >> 3 : rm >> 3;
-    if (rex || byte)
+    if (bits == 64 && (rex || byte))
         put(0x40 | rex);
     if (opcode > 0xffff)
         put((uint8_t)(opcode >> 16));
@@ -224,7 +250,7 @@ static void insn_bmi(bool memory)
     unsigned rm = memory ? pointers[pick(3)] : source();
     put(0xc4);
     put((reg & 8 ? 0 : 0x80) | 0x40 | (rm & 8 ? 0 : 0x20) | 2);
-    put((uint8_t)(pick(2) << 7 | (~v & 15) << 3 | forms[n].pp));
+    put((uint8_t)((bits == 64 ? pick(2) : 0) << 7 | (~v & 15) << 3 | forms[n].pp));
     put(forms[n].opcode);
     if (memory) {
         put(0x40 | (reg & 7) << 3 | (rm & 7));
@@ -277,16 +303,26 @@ static void insn_sse(bool memory)
     bool gpr = forms[n].opcode == 0x0f6e || forms[n].opcode == 0x0f7e || forms[n].opcode == 0x0f2a;
     if (forms[n].aligned)
         memory = false;
-    operand_insn(forms[n].prefix, gpr ? pick(2) : 0, forms[n].opcode, pick(16), memory, gpr ? destination() : pick(16),
-                 false);
+    operand_insn(forms[n].prefix, gpr ? pick(2) : 0, forms[n].opcode, pick(bits / 4 < 16 ? 8 : 16), memory,
+                 gpr ? destination() : pick(bits / 4 < 16 ? 8 : 16), false);
     if (forms[n].opcode == 0x0f70)
         put((uint8_t)random_next());
 }
 
 static void insn_flags(bool memory)
 {
+    if (bits == 32 && pick(2)) { // INC, DEC
+        put(0x40 | pick(2) << 3 | destination());
+        return;
+    }
     static const uint8_t opcodes[] = {0xf5, 0xf8, 0xf9, 0x98, 0x99, 0x9f, 0x9e};
     put(opcodes[pick(G_N_ELEMENTS(opcodes))]);
+}
+
+static void insn_bits(bool memory) // bit strings: the register moves the address
+{
+    static const unsigned opcodes[] = {0x0fa3, 0x0fab, 0x0fb3, 0x0fbb};
+    operand_insn(0, pick(2), opcodes[pick(4)], memory ? indexes[0] : source(), memory, destination(), false);
 }
 
 static void insn_high_byte(bool memory)
@@ -303,9 +339,9 @@ static void insn_high_byte(bool memory)
 }
 
 typedef void insn_maker(bool memory);
-static insn_maker *const makers[] = {insn_alu,   insn_alu,   insn_alu_imm,  insn_mov,      insn_mov, insn_extend,
-                                     insn_shift, insn_unary, insn_two_byte, insn_bmi,      insn_lea, insn_stack,
-                                     insn_sse,   insn_sse,   insn_flags,    insn_high_byte};
+static insn_maker *const makers[] = {insn_alu,   insn_alu,   insn_alu_imm,  insn_mov,       insn_mov, insn_extend,
+                                     insn_shift, insn_unary, insn_two_byte, insn_bmi,       insn_lea, insn_stack,
+                                     insn_sse,   insn_sse,   insn_flags,    insn_high_byte, insn_bits};
 
 // Forward jumps and calls over a few instructions; loops are left to real programs.
 static void generate(void)
@@ -367,11 +403,17 @@ static void guest_reset(void)
     v->xcr0 = 7;
     for (unsigned s = 0; s < SEGMENT_COUNT; s++)
         v->seg[s] = (struct segment){.selector = 0x10, .attr = 0xc093, .limit = 0xffffffff};
-    v->seg[CS] = (struct segment){.selector = 8, .attr = 0xa09b, .limit = 0xffffffff};
+    v->seg[CS] = (struct segment){.selector = 8, .attr = bits == 64 ? 0xa09b : 0xc09b, .limit = 0xffffffff};
     v->cpl = 0;
     v->activity = VCPU_RUNNING;
     v->xsave.mxcsr = 0x1f80;
     v->xsave.fcw = 0x37f;
+}
+
+static bool map_native(uint64_t address, uint64_t size, int protection)
+{
+    return mmap((void *)address, size, PROT_READ | PROT_WRITE | protection,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == (void *)address;
 }
 
 static bool setup(const char *engine, GError **error)
@@ -393,18 +435,28 @@ static bool setup(const char *engine, GError **error)
         return false;
     vcpu = set->vcpu[0];
     guest_reset();
-    for (uint64_t at = 0; at < AREA; at += PAGE_SIZE) {
-        map_page(CODE + at, PHYS_CODE + at);
-        map_page(DATA + at, PHYS_DATA + at);
-        map_page(STACK + at, PHYS_STACK + at);
+    for (unsigned n = 0; n < 2; n++) {
+        layout = &layouts[n];
+        for (uint64_t at = 0; at < AREA; at += PAGE_SIZE) {
+            map_page(CODE + at, PHYS_CODE + at);
+            map_page(DATA + at, PHYS_DATA + at);
+            map_page(STACK + at, PHYS_STACK + at);
+        }
+        // One page more for the way back.
+        if (!map_native(CODE, AREA + PAGE_SIZE, PROT_EXEC) || !map_native(DATA, AREA, 0) || !map_native(STACK, AREA, 0))
+            return false;
     }
-    native_text = mmap((void *)CODE, AREA + PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    native_data =
-        mmap((void *)DATA, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    native_stack =
-        mmap((void *)STACK, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    return native_text == (void *)CODE && native_data == (void *)DATA && native_stack == (void *)STACK;
+    return true;
+}
+
+static void choose_size(unsigned new_bits)
+{
+    bits = new_bits;
+    layout = &layouts[bits == 32];
+    native_text = (uint8_t *)CODE;
+    native_data = (uint8_t *)DATA;
+    native_stack = (uint8_t *)STACK;
+    guest_reset();
 }
 
 static void prepare(struct registers *r)
@@ -418,6 +470,9 @@ static void prepare(struct registers *r)
         r->gpr[pointers[n]] = DATA + PAGE_SIZE * (2 + 4 * n) + (pick(3) ? 0x400 + pick(0x800) : PAGE_SIZE - pick(64));
     for (unsigned n = 0; n < 2; n++)
         r->gpr[indexes[n]] = pick(64);
+    if (bits == 32)
+        for (unsigned n = 0; n < 16; n++)
+            r->gpr[n] = n < 8 ? (uint32_t)r->gpr[n] : 0;
     r->gpr[RSP] = STACK + 8 * PAGE_SIZE + 8 * pick(64) - 256;
     r->flags = (random_next() & FLAGS_STATUS) | FLAG_1;
     for (unsigned n = 0; n < AREA; n += 8) {
@@ -429,18 +484,34 @@ static void prepare(struct registers *r)
     memcpy(ram->host + PHYS_STACK, native_stack, AREA);
 }
 
-static unsigned run_native(struct registers *r, unsigned at)
+static void run_native(struct registers *r, unsigned at)
 {
     memcpy(native_text + at, code, length);
     uint8_t *p = native_text + at + length;
-    *p++ = 0xff, *p++ = 0x25, *p++ = 0, *p++ = 0, *p++ = 0, *p++ = 0; // jmp [rip]
     uint64_t back = (uintptr_t)native_exit;
-    memcpy(p, &back, 8);
+    static const uint8_t jump[] = {0xff, 0x25, 0, 0, 0, 0}; // jmp [rip]
     native_registers = *r;
-    native_code = CODE + at;
-    native_enter();
+    if (bits == 64) {
+        memcpy(p, jump, sizeof jump);
+        memcpy(p + sizeof jump, &back, 8);
+        native_code = CODE + at;
+        native_enter();
+    } else {
+        uint8_t *low = native_text + AREA + 2048; // 64-bit code below 4 GiB
+        uint32_t low32 = (uint32_t)(uintptr_t)low;
+        memcpy(low, jump, sizeof jump);
+        memcpy(low + sizeof jump, &back, 8);
+        *p++ = 0xea; // far jump to it
+        memcpy(p, &low32, 4);
+        p[4] = 0x33, p[5] = 0;
+        native_far.offset = (uint32_t)(CODE + at);
+        native_far.selector = 0x23;
+        native_enter32();
+    }
     *r = native_registers;
-    return 0;
+    if (bits == 32)
+        for (unsigned n = 0; n < 8; n++)
+            r->gpr[n] = (uint32_t)r->gpr[n];
 }
 
 static void run_guest(struct registers *r, unsigned at)
@@ -458,21 +529,22 @@ static void run_guest(struct registers *r, unsigned at)
     enum engine_exit e = vcpu->engine->run(vcpu);
     if (e != ENGINE_EXIT_HALT)
         fprintf(stderr, "the engine left with %d at %lx\n", e, (unsigned long)vcpu->rip);
-    memcpy(r->gpr, vcpu->gpr, sizeof vcpu->gpr);
+    memcpy(r->gpr, vcpu->gpr, (bits == 64 ? 16 : 8) * sizeof vcpu->gpr[0]);
     memcpy(r->xmm, vcpu->xsave.xmm, sizeof r->xmm);
     r->flags = vcpu->rflags;
 }
 
 static bool differs(const struct registers *n, const struct registers *g)
 {
-    return memcmp(n->gpr, g->gpr, sizeof n->gpr) || memcmp(n->xmm, g->xmm, sizeof n->xmm) ||
+    unsigned registers = bits == 64 ? 16 : 8;
+    return memcmp(n->gpr, g->gpr, registers * 8) || memcmp(n->xmm, g->xmm, registers * 16) ||
            ((n->flags ^ g->flags) & FLAGS_STATUS) || memcmp(native_data, ram->host + PHYS_DATA, AREA) ||
            memcmp(native_stack, ram->host + PHYS_STACK, AREA);
 }
 
 static void report(uint64_t number, const struct registers *n, const struct registers *g)
 {
-    fprintf(stderr, "sequence %lu differs; code:", (unsigned long)number);
+    fprintf(stderr, "%u-bit sequence %lu differs; code:", bits, (unsigned long)number);
     for (unsigned i = 0; i < length; i++)
         fprintf(stderr, " %02x", code[i]);
     fprintf(stderr, "\n");
@@ -498,17 +570,8 @@ static void report(uint64_t number, const struct registers *n, const struct regi
         }
 }
 
-int main(int argc, char **argv)
+static bool run_sequences(uint64_t first, uint64_t count)
 {
-    const char *engine = argc > 1 ? argv[1] : "translate";
-    const char *count_text = g_getenv("CLOCHE_SEQUENCES"), *seed_text = g_getenv("CLOCHE_SEED");
-    uint64_t count = count_text ? strtoull(count_text, NULL, 0) : 200000;
-    uint64_t first = seed_text ? strtoull(seed_text, NULL, 0) : 1;
-    g_autoptr(GError) error = NULL;
-    if (!setup(engine, &error)) {
-        fprintf(stderr, "%s\n", error ? error->message : "cannot map the test's addresses");
-        return 99;
-    }
     for (uint64_t number = first; number < first + count; number++) {
         seed = number * 0x9e3779b97f4a7c15ull + 1;
         struct registers native, guest;
@@ -521,9 +584,28 @@ int main(int argc, char **argv)
         run_guest(&guest, at);
         if (differs(&native, &guest)) {
             report(number, &native, &guest);
-            return 1;
+            return false;
         }
     }
-    printf("%lu sequences agree under %s\n", (unsigned long)count, engine);
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    const char *engine = argc > 1 ? argv[1] : "translate";
+    const char *count_text = g_getenv("CLOCHE_SEQUENCES"), *seed_text = g_getenv("CLOCHE_SEED");
+    uint64_t count = count_text ? strtoull(count_text, NULL, 0) : 100000;
+    uint64_t first = seed_text ? strtoull(seed_text, NULL, 0) : 1;
+    g_autoptr(GError) error = NULL;
+    if (!setup(engine, &error)) {
+        fprintf(stderr, "%s\n", error ? error->message : "cannot map the test's addresses");
+        return 99;
+    }
+    for (unsigned n = 0; n < 2; n++) {
+        choose_size(n ? 32 : 64);
+        if (!run_sequences(first, count))
+            return 1;
+    }
+    printf("%lu sequences of each size agree under %s\n", (unsigned long)count, engine);
     return 0;
 }

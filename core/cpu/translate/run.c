@@ -265,6 +265,10 @@ static bool translate_vcpu_init(struct vcpu *v, GError **error)
 
 static void translate_vcpu_free(struct vcpu *v)
 {
+    if (v->index == 0 && v->engine_state) {
+        g_autofree char *text = translate_describe(v->set);
+        log_info("translate", "%s", text);
+    }
     v->engine_state = NULL;
 }
 

@@ -287,6 +287,32 @@ static void flags_before_copy(struct compiler *c)
         flags_need_host(c);
 }
 
+// BT, BTS, BTR, BTC of a bit string in memory: the register's high bits move the address, by whole operands.
+static bool is_bit_string(const struct guest_insn *i)
+{
+    return i->encoding == ENCODING_LEGACY && i->map == 1 && (i->opcode & 0xe7) == 0xa3;
+}
+
+// HOST_A moves to the operand, HOST_D undoes it: the copied instruction moves by itself.
+static void move_to_bit(struct compiler *c)
+{
+    struct emitter *e = &c->e;
+    const struct guest_insn *i = &c->i->insn;
+    unsigned size = decode_operand_size(i), reg = guest_to_host(c, i->reg, HOST_T);
+    if (size == 2)
+        emit_op_reg(e, EMIT_W, 0x0fbf, HOST_T, reg); // movsx
+    else if (size == 4)
+        emit_op_reg(e, EMIT_W, 0x63, HOST_T, reg); // movsxd
+    else if (reg != HOST_T)
+        emit_mov_reg(e, HOST_T, reg);
+    emit_op_reg(e, EMIT_W, 0xc1, 7, HOST_T); // sar 3
+    emit8(e, 3);
+    emit_alu_imm(e, EMIT_W, 4, HOST_T, -(int)size);
+    emit_op_mem(e, c->bits == 64 ? EMIT_W : 0, 0x8d, HOST_A, (struct mem){HOST_A, HOST_T, 0, false, 0});
+    emit_mov_reg(e, HOST_D, HOST_T);
+    emit_op_reg(e, EMIT_W, 0xf7, 3, HOST_D); // neg
+}
+
 void translate_plain(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
@@ -295,7 +321,12 @@ void translate_plain(struct compiler *c)
     if (memory) {
         flags_clobber(c);
         emit_address(c);
+        bool bit_string = is_bit_string(i);
+        if (bit_string)
+            move_to_bit(c);
         check_begin(c, f->memory_size, f->memory_use);
+        if (bit_string)
+            emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, (struct mem){HOST_A, HOST_D, 0, false, 0});
         // The core begins after the flags are back: both ways into it have lost them.
         flags_before_copy(c);
         bool high_byte = f->reg_byte && !i->rex && i->reg >= 4 && i->reg < 8;
