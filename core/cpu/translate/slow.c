@@ -3,6 +3,7 @@
 //
 // This file is built without vector registers: the guest's vector state may be in the processor. Calls into the rest of
 // the monitor are bracketed by foreign_begin() and foreign_end().
+#include "core/cpu/lapic.h"
 #include "core/cpu/translate/system.h"
 
 #pragma GCC target("general-regs-only")
@@ -119,7 +120,7 @@ static bool target_find_short(struct context *c, uint64_t address, unsigned kind
     if (!short_walk(c, address, kind, write, &t->gpa, &dirty))
         return false;
     const struct near_mapping *m = near_mapping_find(c, t->gpa);
-    if (!m || (write && !m->writable))
+    if (!m || (write && !m->writable) || lapic_covers(c->vcpu, t->gpa))
         return false;
     c->counters.short_walks++;
     target_use(c, address, kind, write, dirty, m, t);
@@ -148,7 +149,7 @@ static void target_find(struct context *c, uint64_t address, unsigned kind, bool
         near_mapping_get(c, walk.table[n]);
     const struct near_mapping *m = near_mapping_get(c, walk.gpa);
     t->kind = TARGET_DEVICE;
-    if (m && (!write || m->writable))
+    if (m && (!write || m->writable) && !lapic_covers(v, walk.gpa))
         target_use(c, address, kind, write, write, m, t);
 }
 
@@ -185,7 +186,9 @@ static void device_read(struct context *c, uint64_t gpa, uint8_t *to, unsigned s
     struct address_space *memory = c->vcpu->set->host.memory;
     c->counters.mmio++;
     c->vcpu->io_exits++;
-    if (size == 1 || size == 2 || size == 4 || size == 8)
+    if (lapic_covers(c->vcpu, gpa))
+        lapic_page_read(c->vcpu->lapic, gpa & ~PAGE_MASK, to, size);
+    else if (size == 1 || size == 2 || size == 4 || size == 8)
         store_le(to, size, address_space_load(memory, gpa, size));
     else
         address_space_read(memory, gpa, to, size);
@@ -196,7 +199,9 @@ static void device_write(struct context *c, uint64_t gpa, const uint8_t *from, u
     struct address_space *memory = c->vcpu->set->host.memory;
     c->counters.mmio++;
     c->vcpu->io_exits++;
-    if (size == 1 || size == 2 || size == 4 || size == 8)
+    if (lapic_covers(c->vcpu, gpa))
+        lapic_page_write(c->vcpu->lapic, gpa & ~PAGE_MASK, from, size);
+    else if (size == 1 || size == 2 || size == 4 || size == 8)
         address_space_store(memory, gpa, load_le(from, size), size);
     else
         address_space_write(memory, gpa, from, size);
