@@ -132,29 +132,55 @@ int grains_map(struct grains *g, uint64_t offset, uint64_t length, unsigned flag
     return 0;
 }
 
-static int add_grain(struct grains *g, uint64_t grain, uint64_t in_grain, const struct iovec *iov, unsigned count)
+// A new place, or the one that a failed write left behind. ALLOCATE_LOCK held.
+static int take_place(struct grains *g, uint64_t grain, uint32_t *entry, uint64_t *place)
 {
-    uint32_t entry;
-    uint64_t place, page = grain / g->per_page;
-    pthread_mutex_lock(&g->allocate_lock);
-    int rc = grains_entry(g, grain, true, &entry);
-    if (!rc && g->kind(g, entry, &place) != GRAIN_DATA) {
-        rc = g->allocate(g, grain, &entry);
-        if (!rc)
-            g->kind(g, entry, &place);
-    }
+    if (!g->has_spare)
+        return g->allocate(g, grain, entry);
+    *entry = g->spare;
+    g->kind(g, *entry, place);
+    int rc = file_punch(g->file, *place, g->grain_size);
     if (!rc)
-        rc = file_writev(g->file, place + in_grain, iov, count);
+        g->has_spare = false;
+    return rc;
+}
+
+static int set_entry(struct grains *g, uint64_t grain, uint32_t entry)
+{
+    uint32_t old;
+    uint64_t page = grain / g->per_page;
     pthread_mutex_lock(&g->lock);
-    uint32_t unused;
-    if (!rc)
-        rc = entry_locked(g, grain, true, &unused);
-    if (!rc) {
+    int rc = entry_locked(g, grain, true, &old);
+    if (!rc && old != entry) {
         g->pages[page][grain % g->per_page] = entry;
         g->dirty_count += !g->dirty[page];
         g->dirty[page] = 1;
     }
     pthread_mutex_unlock(&g->lock);
+    return rc;
+}
+
+static int add_grain(struct grains *g, uint64_t grain, uint64_t in_grain, const struct iovec *iov, unsigned count)
+{
+    uint32_t entry;
+    uint64_t place = 0;
+    bool fresh = false;
+    pthread_mutex_lock(&g->allocate_lock);
+    int rc = grains_entry(g, grain, true, &entry);
+    if (!rc && g->kind(g, entry, &place) != GRAIN_DATA) {
+        rc = take_place(g, grain, &entry, &place);
+        fresh = !rc;
+        if (fresh)
+            g->kind(g, entry, &place);
+    }
+    if (!rc)
+        rc = file_writev(g->file, place + in_grain, iov, count);
+    if (!rc && fresh)
+        rc = set_entry(g, grain, entry);
+    if (rc && fresh) {
+        g->spare = entry;
+        g->has_spare = true;
+    }
     pthread_mutex_unlock(&g->allocate_lock);
     return rc;
 }

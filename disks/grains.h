@@ -33,6 +33,8 @@ struct grains {
     uint8_t *dirty; // by page
     uint64_t pages_loaded, dirty_count;
     bool header_dirty;
+    bool has_spare; // under ALLOCATE_LOCK: SPARE is a place that a failed write left behind
+    uint32_t spare;
 };
 
 bool grains_init(struct grains *g, GError **error); // the fields above the blank line are set

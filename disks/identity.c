@@ -65,8 +65,9 @@ char *identity_in_transit(struct disk *base)
 
 static bool parse(const char *text, struct identity *id)
 {
-    return sscanf(text, "size=%" SCNu64 " file=%" SCNu64 " inode=%" SCNu64 " time=%" SCNd64
-                        ".%ld generation=%36s samples=%64s",
+    return sscanf(text,
+                  "size=%" SCNu64 " file=%" SCNu64 " inode=%" SCNu64 " time=%" SCNd64
+                  ".%ld generation=%36s samples=%64s",
                   &id->size, &id->file_length, &id->inode, &id->seconds, &id->nanoseconds, id->generation,
                   id->samples) == 7;
 }
@@ -95,8 +96,8 @@ bool identity_check(struct disk *disk, GError **error)
     }
     if (then.file_length == now.file_length && then.seconds == now.seconds && then.nanoseconds == now.nanoseconds)
         return true;
-    // The format's own mark of changes decides where it has one. Without one, another time on the same file is a change;
-    // on another file it may be a copy, which is compared at the samples.
+    // The format's own mark of changes decides where it has one. Without one, another time on the same file is a
+    // change; on another file it may be a copy, which is compared at the samples.
     bool same = strcmp(then.generation, now.generation) == 0;
     if (strcmp(now.generation, "-") == 0 && then.inode == now.inode)
         same = false;

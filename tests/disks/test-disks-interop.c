@@ -168,6 +168,7 @@ static Suite *suite(void)
 
 int main(void)
 {
+    use_memory_files();
     SRunner *runner = srunner_create(suite());
     srunner_run_all(runner, CK_ENV);
     int failures = srunner_ntests_failed(runner);

@@ -34,6 +34,8 @@ static bool failed(struct workload *w, int rc, const char *what, uint64_t offset
 {
     if (rc && w->may_fail) {
         w->failure = rc;
+        w->failed_offset = offset;
+        w->failed_length = length;
         return true;
     }
     ck_assert_msg(rc == 0, "%s at %" G_GUINT64_FORMAT "+%" G_GUINT64_FORMAT ": %s", what, offset, length,
@@ -148,6 +150,12 @@ void workload_compare(struct workload *w)
     uint64_t size = disk_size(w->disk);
     for (uint64_t at = 0; at < size; at += MiB)
         do_read(w, at, MIN(MiB, size - at));
+}
+
+void use_memory_files(void)
+{
+    if (access("/dev/shm", W_OK) == 0)
+        g_setenv("TMPDIR", "/dev/shm", FALSE);
 }
 
 // ---- Other programs ----

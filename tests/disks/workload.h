@@ -14,6 +14,7 @@ struct workload {
     bool resizes;  // the format can
     bool may_fail; // an error of the disk is kept in FAILURE and ends the run
     int failure;
+    uint64_t failed_offset, failed_length; // what the failed operation was on
 };
 
 // MIRROR_PATH is made, as long as ROOM; its contents are what DISK shows now.
@@ -25,6 +26,9 @@ void workload_compare(struct workload *w);
 // Cuts the mirror file to the disk's size and closes it.
 void workload_end(struct workload *w);
 
+// Puts temporary files into memory where the host can: what is tested here does not depend on real disks, and syncs are
+// slow.
+void use_memory_files(void);
 // Runs a command; returns its exit status. Output goes to /dev/null unless it fails where SHOW.
 int run_command(bool show, const char *format, ...) G_GNUC_PRINTF(2, 3);
 char *command_output(const char *format, ...) G_GNUC_PRINTF(1, 2);
