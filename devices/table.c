@@ -26,7 +26,10 @@
     row(serial)
 
 #define INPUT(row) \
-    row(i8042)
+    row(i8042) \
+    row(virtio_keyboard) \
+    row(virtio_mouse) \
+    row(virtio_tablet)
 
 #define DISPLAY(row) \
     row(vga)

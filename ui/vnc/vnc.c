@@ -566,6 +566,39 @@ static enum rfbNewClientAction on_new_client(rfbClientPtr cl)
     return RFB_CLIENT_ACCEPT;
 }
 
+// Brings the copy up to date. True when there is something new.
+static bool take_news(struct vnc_server *server)
+{
+    surface_refresh(server->surface);
+    server->damaged = false;
+    bool news = false;
+    if (atomic_exchange(&server->resized, false)) {
+        struct damage damage;
+        surface_take_damage(server->listener, &damage);
+        take_size(server);
+        news = true;
+    }
+    if (atomic_exchange(&server->cursor_changed, false)) {
+        take_cursor(server);
+        news = true;
+    }
+    if (atomic_exchange(&server->cursor_moved, false)) {
+        take_cursor_position(server);
+        news = true;
+    }
+    news |= atomic_exchange(&server->leds_changed, false);
+    return copy_damage(server) || news;
+}
+
+static void attach_surface(struct vnc_server *server)
+{
+    if (server->listener)
+        return;
+    server->listener = surface_attach(server->surface, &listener_ops, server);
+    server->resized = server->cursor_changed = true;
+    take_news(server);
+}
+
 static void adopt_clients(struct vnc_server *server)
 {
     for (;;) {
@@ -574,6 +607,7 @@ static void adopt_clients(struct vnc_server *server)
         g_mutex_unlock(&server->lock);
         if (!client)
             break;
+        attach_surface(server); // so that the client is greeted with the present size
         rfbClientPtr cl = rfbNewClient(server->rfb, client->library_fd);
         if (!cl) { // it has closed the socket
             vnc_client_unref(client);
@@ -584,10 +618,6 @@ static void adopt_clients(struct vnc_server *server)
         session->client = client;
         session->leds_told = ~0u;
         cl->clientData = session;
-        if (!server->listener) {
-            server->listener = surface_attach(server->surface, &listener_ops, server);
-            server->resized = server->cursor_changed = true;
-        }
         server->lively_until = g_get_monotonic_time() + LIVELY_US;
     }
 }
@@ -668,30 +698,6 @@ static bool update_clients(struct vnc_server *server)
     }
     rfbReleaseClientIterator(iterator);
     return sent;
-}
-
-// Brings the copy up to date. True when there is something new.
-static bool take_news(struct vnc_server *server)
-{
-    surface_refresh(server->surface);
-    server->damaged = false;
-    bool news = false;
-    if (atomic_exchange(&server->resized, false)) {
-        struct damage damage;
-        surface_take_damage(server->listener, &damage);
-        take_size(server);
-        news = true;
-    }
-    if (atomic_exchange(&server->cursor_changed, false)) {
-        take_cursor(server);
-        news = true;
-    }
-    if (atomic_exchange(&server->cursor_moved, false)) {
-        take_cursor_position(server);
-        news = true;
-    }
-    news |= atomic_exchange(&server->leds_changed, false);
-    return copy_damage(server) || news;
 }
 
 static void show(struct vnc_server *server, int64_t now)
