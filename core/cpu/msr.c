@@ -63,6 +63,7 @@ static const struct msr_row rows[] = {
     {0x19a, 3, 0, CHECK_NONE, 0, 0},           // CLOCK_MODULATION, THERM_INTERRUPT, THERM_STATUS
     {0x1a0, 1, REG(misc_enable), CHECK_NONE, 0, 0},
     {0x1b0, 1, 0, CHECK_NONE, 0, 0}, // ENERGY_PERF_BIAS
+    {0xda0, 1, 0, CHECK_ZERO, 0, 0}, // XSS: no supervisor components
     {0x1d9, 1, REG(debugctl), CHECK_NONE, 0, 3},
     {0x1db, 2, 0, CHECK_READ_ONLY, 0, 0}, // LASTBRANCH
     {0x1dd, 2, 0, CHECK_READ_ONLY, 0, 0}, // LASTINT

@@ -65,6 +65,8 @@ void form_key(const struct decoded *d, bool is_64, char *key, size_t size)
         g_string_append(text, d->zydis.attributes & ZYDIS_ATTRIB_HAS_REPE ? ".repe" : ".repne");
     if (d->zydis.attributes & ZYDIS_ATTRIB_HAS_LOCK)
         g_string_append(text, ".lock");
+    if (d->zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        g_string_append(text, ".far");
     g_string_append_printf(text, "]%s o%u", is_64 ? "" : " 32", d->zydis.operand_width);
     g_strlcpy(key, text->str, size);
 }

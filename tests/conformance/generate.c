@@ -493,6 +493,7 @@ static void fix_special(struct random *r, struct vector *v, const struct decoded
     if (z->mnemonic == ZYDIS_MNEMONIC_LEAVE)
         v->in.gpr[RBP] = DATA_BASE + 0x2000 + (random_below(r, 0x400) & ~7u);
     if (is_mnemonic(v, "popf")) {
+        v->in.rflags &= ~(uint64_t)FLAG_AC;    // an alignment fault here leaves ID set on some hosts
         v->window[1].bytes[1] &= 0xfe & ~0x40; // no TF, no NT
         v->window[1].bytes[2] &= 0xf4;
     }
@@ -550,7 +551,10 @@ static bool place_operands(struct random *r, struct vector *v, const struct deco
                         gpr_of(o->mem.base) == RSP;
         if (is_stack)
             continue;
-        if (!solve_operand(r, v, d, o, random_target(r, bytes, v->is_64)))
+        uint64_t target = random_target(r, bytes, v->is_64);
+        if (strstr(v->form->key, "maskmov"))
+            target = DATA_BASE + 0x1000 + random_below(r, 0x1800); // which of two bad pages faults first is not defined
+        if (!solve_operand(r, v, d, o, target))
             return false;
     }
     return true;

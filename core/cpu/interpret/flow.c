@@ -314,22 +314,27 @@ static const struct insn *call_relative(struct vcpu *v, const struct insn *i)
         return NULL;
     return flow_to(v, i, target, 0);
 }
-static bool near_target(struct vcpu *v, const struct insn *i, u64 *target)
+static bool load_target(struct vcpu *v, const struct insn *i, u64 *target)
 {
     *target = 0;
-    if (i->is_memory) {
-        if (!insn_load(v, i, target, i->operand_size))
-            return false;
-    } else {
-        *target = slot_get(v, i->rm_offset, i->operand_size);
-    }
-    return check_target(v, i, target);
+    if (i->is_memory)
+        return insn_load(v, i, target, i->operand_size);
+    *target = slot_get(v, i->rm_offset, i->operand_size);
+    return true;
+}
+static bool near_target(struct vcpu *v, const struct insn *i, u64 *target)
+{
+    return load_target(v, i, target) && check_target(v, i, target);
 }
 static const struct insn *call_indirect(struct vcpu *v, const struct insn *i)
 {
-    u64 target, next = v->rip + i->offset + i->length;
-    if (!near_target(v, i, &target) || !interpret_push(v, i, next, i->operand_size))
+    u64 target, next = v->rip + i->offset + i->length, rsp = v->gpr[RSP];
+    if (!load_target(v, i, &target) || !interpret_push(v, i, next, i->operand_size))
         return NULL;
+    if (!check_target(v, i, &target)) { // after the return address was written
+        v->gpr[RSP] = rsp;
+        return NULL;
+    }
     return flow_to(v, i, target, -1);
 }
 static const struct insn *jmp_indirect(struct vcpu *v, const struct insn *i)

@@ -27,7 +27,7 @@ static const struct insn *run_masked_load(struct vcpu *v, const struct insn *i)
     if (!insn_linear(v, i, size, ACCESS_READ, &linear))
         return NULL;
     for (unsigned k = 0; k < size; k += element)
-        if (mask.u8[k + element - 1] & 0x80 && !linear_load_slow(v, linear + k, x.u8 + k, element))
+        if (mask.u8[k + element - 1] & 0x80 && !linear_load_exempt(v, linear + k, x.u8 + k, element))
             return NULL;
     vex_write(v, i->reg, &x, size);
     return i + 1;
@@ -68,7 +68,7 @@ static bool gather_element(struct vcpu *v, const struct insn *i, int64_t index, 
     else if (i->ea_flags & INSN_ADDRESS16)
         offset = (uint16_t)offset;
     return segment_linear(v, i, i->segment, offset, size, ACCESS_READ, &linear) &&
-           (size == 8 ? linear_load(v, linear, to, 8) : linear_load(v, linear, to, 4));
+           linear_load_exempt(v, linear, to, size);
 }
 
 static const struct insn *run_gather(struct vcpu *v, const struct insn *i)
@@ -94,12 +94,21 @@ static const struct insn *run_gather(struct vcpu *v, const struct insn *i)
                 memset(mask.u8 + rest * g->element, mask.s8[rest * g->element + g->element - 1] < 0 ? 0xff : 0,
                        g->element);
     }
+    if (!good) { // the upper halves of 16-byte forms stay
+        memcpy(&v->xsave.xmm[i->reg & 15], &x, 16);
+        memcpy(&v->xsave.xmm[i->vvvv & 15], &mask, 16);
+        if (i->vector_length == 32) {
+            memcpy(&v->xsave.ymmh[i->reg & 15], x.u8 + 16, 16);
+            memcpy(&v->xsave.ymmh[i->vvvv & 15], mask.u8 + 16, 16);
+        }
+        return NULL;
+    }
     unsigned used = count * g->element; // beyond it both registers are zeroed
     memset(x.u8 + used, 0, sizeof(x) - used);
     memset(mask.u8 + used, 0, sizeof(mask) - used);
     vex_write(v, i->reg, &x, size);
     vex_write(v, i->vvvv, &mask, size);
-    return good ? i + 1 : NULL;
+    return i + 1;
 }
 
 static insn_handler *bind_gather(struct vcpu *v, const struct decoded *d, struct insn *i)

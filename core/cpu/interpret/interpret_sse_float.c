@@ -265,12 +265,11 @@ static const struct insn *run_ps_to_ph(struct vcpu *v, const struct insn *i)
         env.rounding = i->imm & 3;
     for (unsigned k = 0; k < i->vector_length / 4u; k++)
         r.u16[k] = f32_to_f16(&env, x.u32[k]);
-    if (i->is_memory && (env.flags & ~env.masks) == 0 && !insn_store(v, i, &r, i->vector_length / 2))
+    if (!float_env_commit(v, &env)) // before the store, which may fault
         return NULL;
-    if (!float_env_commit(v, &env))
-        return NULL;
-    if (!i->is_memory)
-        vex_write(v, i->rm, &r, 16);
+    if (i->is_memory)
+        return insn_store(v, i, &r, i->vector_length / 2) ? i + 1 : NULL;
+    vex_write(v, i->rm, &r, 16);
     return i + 1;
 }
 

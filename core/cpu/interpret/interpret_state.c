@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // MXCSR, FXSAVE and the XSAVE family for the components x87, SSE and AVX (SDM vol. 1, 10.5 and chapter 13).
+#include "core/cpu/interpret/vector.h"
 #include "core/cpu/interpret/x87.h"
 
 #define MXCSR_MASK    0xffffu
@@ -11,8 +12,7 @@
 static bool area_writable(struct vcpu *v, uint64_t linear, unsigned size)
 {
     uint64_t last = linear + size - 1;
-    return linear_probe_write(v, linear, 1) &&
-           ((linear ^ last) < PAGE_SIZE || linear_probe_write(v, last & PAGE_MASK, 1));
+    return linear_probe_write(v, last, 1) && linear_probe_write(v, linear, 1);
 }
 
 static bool area_store(struct vcpu *v, uint64_t linear, const void *data, unsigned size)
@@ -25,10 +25,18 @@ static bool area_store(struct vcpu *v, uint64_t linear, const void *data, unsign
 
 static bool area_load(struct vcpu *v, uint64_t linear, void *data, unsigned size)
 {
+    uint8_t last; // looked at first
+    if (!linear_load(v, linear + size - 1, &last, 1))
+        return false;
     for (unsigned k = 0; k < size; k += 8)
         if (!linear_load(v, linear + k, (uint8_t *)data + k, 8))
             return false;
     return true;
+}
+
+static const struct insn *misaligned(struct vcpu *v, uint64_t linear)
+{
+    return alignment_checked(v, linear, 16) ? insn_fault(v, EXCEPTION_GP, 0) : NULL;
 }
 
 static unsigned xmm_bytes(const struct insn *i)
@@ -104,7 +112,7 @@ static const struct insn *run_fxsave(struct vcpu *v, const struct insn *i)
     if (!insn_linear(v, i, 512, ACCESS_WRITE, &linear))
         return NULL;
     if (linear & 15)
-        return insn_fault(v, EXCEPTION_GP, 0);
+        return misaligned(v, linear);
     memcpy(&image, &v->xsave, 512);
     image.reserved0 = 0;
     image.mxcsr_mask = MXCSR_MASK;
@@ -124,7 +132,7 @@ static const struct insn *run_fxrstor(struct vcpu *v, const struct insn *i)
     if (!insn_linear(v, i, 512, ACCESS_READ, &linear))
         return NULL;
     if (linear & 15)
-        return insn_fault(v, EXCEPTION_GP, 0);
+        return misaligned(v, linear);
     if (!area_load(v, linear, &image, 512))
         return NULL;
     if (image.mxcsr & ~MXCSR_MASK)
@@ -187,7 +195,7 @@ static const struct insn *save(struct vcpu *v, const struct insn *i, enum save_k
     if (!insn_linear(v, i, size, ACCESS_WRITE, &linear))
         return NULL;
     if (linear & 63)
-        return insn_fault(v, EXCEPTION_GP, 0);
+        return misaligned(v, linear);
     if (!area_writable(v, linear, size))
         return NULL;
     if (kind == SAVE_COMPACTED) {
@@ -264,7 +272,7 @@ static const struct insn *restore(struct vcpu *v, const struct insn *i, bool mus
     if (!insn_linear(v, i, size, ACCESS_READ, &linear))
         return NULL;
     if (linear & 63)
-        return insn_fault(v, EXCEPTION_GP, 0);
+        return misaligned(v, linear);
     if (!area_load(v, linear, &image, size))
         return NULL;
     uint64_t header[8];

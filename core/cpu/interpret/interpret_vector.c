@@ -14,6 +14,16 @@ bool vector_source(struct vcpu *v, const struct insn *i, union vector *x, unsign
     return insn_load_aligned(v, i, x, 16, 16);
 }
 
+bool linear_load_exempt(struct vcpu *v, uint64_t linear, void *data, unsigned size)
+{
+    if (G_LIKELY(!alignment_check_active(v)))
+        return linear_load(v, linear, data, size);
+    for (unsigned k = 0; k < size; k++)
+        if (!linear_load(v, linear + k, (uint8_t *)data + k, 1))
+            return false;
+    return true;
+}
+
 void float_env_load(const struct vcpu *v, struct float_env *env)
 {
     uint32_t mxcsr = v->xsave.mxcsr;

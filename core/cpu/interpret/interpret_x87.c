@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // x87 arithmetic, compares, loads and stores (SDM vol. 1, chapter 8; vol. 2).
 #include "core/cpu/interpret/flags.h"
+#include "core/cpu/interpret/vector.h"
 #include "core/cpu/interpret/x87.h"
 
 #define INDEX(i) ((i)->modrm & 7u)
@@ -201,13 +202,21 @@ static const struct insn *run_fxam(struct vcpu *v, const struct insn *i)
 
 // ---- Loads ----------------------------------------------------------------------------------------------------------
 
+static bool load_ten(struct vcpu *v, const struct insn *i, uint8_t *bytes)
+{
+    uint64_t linear;
+    return insn_linear(v, i, 10, ACCESS_READ, &linear) && alignment_checked(v, linear, 8) &&
+           linear_load(v, linear, bytes, 10);
+}
+
+// An unmasked denormal operand does not keep it from being pushed.
 static const struct insn *push(struct vcpu *v, const struct insn *i, struct x87_call *call, struct float80 x)
 {
     if (!x87_empty(v, 7)) {
         x87_stack_fault(call, true);
         x = F80_INDEFINITE;
     }
-    if (!x87_suppressed(call))
+    if (!(call->env.flags & ~call->env.masks & FLOAT_INVALID))
         x87_push(v, x);
     return finish(v, i, call);
 }
@@ -243,7 +252,7 @@ static const struct insn *run_fld(struct vcpu *v, const struct insn *i)
         x = full ? F80_INDEFINITE : f64_to_f80(&call.env, twice);
     } else {
         uint8_t bytes[10];
-        if (!insn_load(v, i, bytes, 10))
+        if (!load_ten(v, i, bytes))
             return NULL;
         memcpy(&x.significand, bytes, 8);
         memcpy(&x.sign_exponent, bytes + 8, 2);
@@ -303,7 +312,9 @@ static const struct insn *store(struct vcpu *v, const struct insn *i, struct x87
                                 unsigned size, bool pop)
 {
     if (!x87_store_suppressed(call)) {
-        if (!insn_store(v, i, data, size))
+        uint64_t linear;
+        if (!insn_linear(v, i, size, ACCESS_WRITE, &linear) || (size == 10 && !alignment_checked(v, linear, 8)) ||
+            !linear_store(v, linear, data, size))
             return NULL;
         if (pop)
             x87_pop(v);
@@ -409,7 +420,7 @@ static const struct insn *run_fbld(struct vcpu *v, const struct insn *i)
     uint64_t n = 0;
     if (!x87_begin(v, i, &call))
         return NULL;
-    if (!insn_load(v, i, bytes, 10))
+    if (!load_ten(v, i, bytes))
         return NULL;
     for (int k = 8; k >= 0; k--)
         n = n * 100 + (bytes[k] >> 4) * 10u + (bytes[k] & 15);

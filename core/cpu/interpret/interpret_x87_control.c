@@ -148,8 +148,8 @@ static void environment_load(struct vcpu *v, const struct insn *i, const uint8_t
 static bool store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *data, unsigned size)
 {
     uint64_t linear;
-    if (!insn_linear(v, i, size, ACCESS_WRITE, &linear) || !linear_probe_write(v, linear, 1) ||
-        !linear_probe_write(v, linear + size - 1, 1))
+    if (!insn_linear(v, i, size, ACCESS_WRITE, &linear) || !linear_probe_write(v, linear + size - 1, 1) ||
+        !linear_probe_write(v, linear, 1))
         return false;
     for (unsigned k = 0; k < size; k += 2)
         if (!linear_store(v, linear + k, data + k, 2))
@@ -160,7 +160,8 @@ static bool store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *dat
 static bool load_bytes(struct vcpu *v, const struct insn *i, uint8_t *data, unsigned size)
 {
     uint64_t linear;
-    if (!insn_linear(v, i, size, ACCESS_READ, &linear))
+    uint8_t last; // looked at first
+    if (!insn_linear(v, i, size, ACCESS_READ, &linear) || !linear_load(v, linear + size - 1, &last, 1))
         return false;
     for (unsigned k = 0; k < size; k += 2)
         if (!linear_load(v, linear + k, data + k, 2))

@@ -109,7 +109,8 @@ static const struct insn *remainder_of(struct vcpu *v, const struct insn *i, boo
         result = f80_remainder(&call.env, x87_get(v, 0), x87_get(v, 1), nearest, &quotient, &partial);
     if (!x87_suppressed(&call)) {
         x87_set(v, 0, result);
-        set_codes(v, FSW_CODE,
+        // Without a quotient only C2 is cleared.
+        set_codes(v, f80_is_nan(result) ? FSW_C2 : FSW_CODE,
                   (uint16_t)((quotient & 4 ? FSW_C0 : 0) | (quotient & 2 ? FSW_C3 : 0) | (partial ? FSW_C2 : 0)));
         call.c1 |= quotient & 1;
     }

@@ -126,8 +126,13 @@ static const struct insn *repeat(struct vcpu *v, const struct insn *i, bool (*on
                                  bool use_source, bool use_destination)
 {
     uint64_t count = i->rep ? string_register(v, i, RCX) : 1;
-    if (i->rep && !count && i->address_size == 4)
-        string_set_register(v, i, RCX, 0); // hardware writes the counter even then
+    if (i->rep && !count && i->address_size == 4) { // hardware writes the registers even then
+        string_set_register(v, i, RCX, 0);
+        if (use_source)
+            string_advance(v, i, RSI, 0);
+        if (use_destination)
+            string_advance(v, i, RDI, 0);
+    }
     while (count) {
         uint64_t n = i->rep && use_destination && count > 1 ? bulk(v, i, count, use_source) : 0;
         if (!n) {
@@ -171,22 +176,35 @@ static void compare_flags(struct vcpu *v, uint64_t a, uint64_t b, unsigned size)
     flags_sub(v, a, b, (a - b) & mask, size * 8);
 }
 
+// After a fault in the middle the flags are those before the instruction (SDM vol. 2, REPE).
+static const struct insn *flags_restored(struct vcpu *v, uint64_t result, uint64_t aux)
+{
+    v->flags_result = result;
+    v->flags_aux = aux;
+    return NULL;
+}
+
 static const struct insn *compare(struct vcpu *v, const struct insn *i, bool scan)
 {
     unsigned size = i->operand_size;
     uint64_t count = i->rep ? string_register(v, i, RCX) : 1;
-    if (i->rep && !count && i->address_size == 4)
+    const uint64_t result = v->flags_result, aux = v->flags_aux; // put back when an element faults
+    if (i->rep && !count && i->address_size == 4) {
         string_set_register(v, i, RCX, 0);
+        if (!scan)
+            string_advance(v, i, RSI, 0);
+        string_advance(v, i, RDI, 0);
+    }
     while (count) {
         uint64_t source, destination, a = slot_get(v, VCPU_OFFSET(gpr[RAX]), size);
         uint8_t bytes[8];
         if (!scan) {
             if (!string_source(v, i, &source) || !linear_load(v, source, bytes, size))
-                return NULL;
+                return flags_restored(v, result, aux);
             a = load_le(bytes, size);
         }
         if (!string_destination(v, i, ACCESS_READ, &destination) || !linear_load(v, destination, bytes, size))
-            return NULL;
+            return flags_restored(v, result, aux);
         compare_flags(v, a, load_le(bytes, size), size);
         if (!scan)
             string_advance(v, i, RSI, 1);

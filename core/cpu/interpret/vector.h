@@ -125,6 +125,20 @@ static inline void mmx_write(struct vcpu *v, unsigned n, uint64_t x) // after mm
     memset(v->xsave.st[n & 7].bytes + 8, 0xff, 2);
 }
 
+static inline bool alignment_check_active(const struct vcpu *v)
+{
+    return v->cpl == 3 && (v->cr0 & CR0_AM) && (v->rflags & FLAG_AC);
+}
+// For operands of odd sizes: #AC when checks are on and LINEAR is not a multiple of ALIGNMENT. False after the fault.
+static inline bool alignment_checked(struct vcpu *v, uint64_t linear, unsigned alignment)
+{
+    if (G_LIKELY(!(linear & (alignment - 1)) || !alignment_check_active(v)))
+        return true;
+    vcpu_fault(v, EXCEPTION_AC, 0);
+    return false;
+}
+// A load that #AC does not concern.
+bool linear_load_exempt(struct vcpu *v, uint64_t linear, void *data, unsigned size);
 // Stores the elements (of ELEMENT bytes) whose mask has its top bit set; only those can fault, and then none is
 // written.
 bool masked_store(struct vcpu *v, uint64_t linear, const uint8_t *data, const uint8_t *mask, unsigned size,

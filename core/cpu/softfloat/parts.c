@@ -166,7 +166,8 @@ static struct packed pack_overflow(struct float_env *env, const struct float_for
 
 static struct packed pack_tiny(struct float_env *env, const struct float_format *format, struct parts p, int bits)
 {
-    if (env->ftz && !format->x87) {
+    bool masked = env->masks & FLOAT_UNDERFLOW;
+    if (env->ftz && masked && !format->x87) {
         env->flags |= FLOAT_UNDERFLOW | FLOAT_INEXACT;
         env->rounded_up = false;
         return (struct packed){0, 0};
@@ -176,6 +177,8 @@ static struct packed pack_tiny(struct float_env *env, const struct float_format 
     env->rounded_up = r.up;
     if (r.inexact)
         env->flags |= FLOAT_UNDERFLOW | FLOAT_INEXACT;
+    if (!masked) // exact results count too; the destination is not written
+        env->flags |= FLOAT_UNDERFLOW;
     return (struct packed){r.significand, (r.significand & TOP_BIT) != 0};
 }
 
@@ -190,19 +193,25 @@ static inline struct packed round_normal(struct float_env *env, const struct flo
     int exponent = p.exponent + format->bias + r.carried;
 
     if (G_UNLIKELY(exponent < 1)) { // tiny after rounding with unbounded exponent
-        if (env->masks & FLOAT_UNDERFLOW)
+        if (env->masks & FLOAT_UNDERFLOW || !format->x87)
             return pack_tiny(env, format, p, bits);
         env->flags |= FLOAT_UNDERFLOW;
         exponent += format->x87 ? WRAP_F80 : 0;
-        if (exponent < 1) // FSCALE can go beyond
+        if (exponent < 1) { // FSCALE can go beyond
+            env->flags |= FLOAT_INEXACT;
+            env->rounded_up = false;
             return (struct packed){0, 0};
+        }
     } else if (G_UNLIKELY(exponent >= format->exponent_max)) {
-        if (env->masks & FLOAT_OVERFLOW)
+        if (env->masks & FLOAT_OVERFLOW || !format->x87)
             return pack_overflow(env, format, p.sign, bits);
         env->flags |= FLOAT_OVERFLOW;
         exponent -= format->x87 ? WRAP_F80 : 0;
-        if (exponent >= format->exponent_max)
+        if (exponent >= format->exponent_max) {
+            env->flags |= FLOAT_INEXACT;
+            env->rounded_up = true;
             return (struct packed){TOP_BIT, format->exponent_max};
+        }
     }
     env->rounded_up = r.up;
     if (r.inexact)

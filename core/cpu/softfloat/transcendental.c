@@ -179,9 +179,10 @@ struct float80 f80_y_log2(struct float_env *env, struct float80 y80, struct floa
     if (is_one || y.class == PART_ZERO)
         return round_f80_full(env, parts_zero(y.sign ^ (x.exponent < 0)));
     struct parts r = wide_mul(log2_of(x), y);
-    if (x.significand == TOP_BIT) // a power of two
-        return round_f80_full(env, r);
-    return finish(env, r);
+    if (x.significand != TOP_BIT)
+        return finish(env, r);
+    env->flags |= FLOAT_INEXACT; // said even of powers of two, where the result can be exact
+    return round_f80_full(env, r);
 }
 
 struct float80 f80_y_log2p1(struct float_env *env, struct float80 y80, struct float80 x80)
