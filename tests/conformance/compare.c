@@ -26,18 +26,20 @@ static bool compare_bytes(GString *text, const char *name, unsigned n, const uin
     return false;
 }
 
+// Neighbouring magnitudes have neighbouring ordinals.
+static unsigned __int128 ordinal(const uint8_t *a)
+{
+    uint64_t significand;
+    unsigned exponent = (a[8] | a[9] << 8) & 0x7fff;
+    memcpy(&significand, a, 8);
+    return (exponent ? (unsigned __int128)(exponent - 1) << 63 : 0) + significand;
+}
+
 // One unit in the last place apart.
 static bool close_enough(const uint8_t *a, const uint8_t *b)
 {
-    uint64_t x, y;
-    memcpy(&x, a, 8);
-    memcpy(&y, b, 8);
-    uint64_t distance = x > y ? x - y : y - x;
-    int exponent = (a[8] | a[9] << 8) - (b[8] | b[9] << 8);
-    if (exponent == 0)
-        return distance <= 1;
-    return (exponent == 1 && x == 0x8000000000000000ull && y == ~0ull) ||
-           (exponent == -1 && y == 0x8000000000000000ull && x == ~0ull);
+    unsigned __int128 x = ordinal(a), y = ordinal(b);
+    return (a[9] & 0x80) == (b[9] & 0x80) && (x > y ? x - y : y - x) <= 1;
 }
 
 static bool compare_integer(const struct vector *v, const struct state *e, const struct state *g, GString *text)
@@ -170,9 +172,17 @@ void describe_vector(const struct vector *v, GString *text)
         hex(text, v->in.xsave + 32 + 16 * k, 10);
     }
     for (unsigned k = 0; k < 2; k++)
-        if (v->window[k].size && v->window[k].size <= 64) {
+        if (v->window[k].size) {
             g_string_append_printf(text, " [%" PRIx64 "]=", v->window[k].address);
             hex(text, v->window[k].bytes, v->window[k].size < 32 ? v->window[k].size : 32);
+            if (v->window[k].size >= 576) { // an XSAVE header
+                g_string_append(text, " header=");
+                hex(text, v->window[k].bytes + 512, 24);
+                g_string_append(text, " xmm0=");
+                hex(text, v->window[k].bytes + 160, 16);
+                g_string_append(text, " register ");
+                hex(text, v->in.xsave + 160, 16);
+            }
         }
     g_string_append_c(text, '\n');
     struct decoded d;

@@ -142,7 +142,13 @@ void native_run(const struct vector *v, struct outcome *out)
     memcpy(code, v->bytes, v->length);
     run.vector = v;
     run.out = out;
-    __asm__ volatile("int3" : : : "memory");
+    // Returning from a signal leaves ID as it is: a POPF of the last run must not be seen.
+    __asm__ volatile(
+        "lea -128(%%rsp), %%rsp\n\tpushfq\n\tandq $~0x200000, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp\n\t"
+        "int3"
+        :
+        :
+        : "memory", "cc");
     run.vector = NULL;
     memset(code, 0xcc, v->length);
     // INT3 elsewhere than in the instruction itself is the end of the run.

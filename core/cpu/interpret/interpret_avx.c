@@ -77,7 +77,7 @@ static const struct insn *run_gather(struct vcpu *v, const struct insn *i)
     unsigned widest = g->index > g->element ? g->index : g->element, count = i->vector_length / widest;
     unsigned size = count * g->element > 16 ? 32 : 16;
     union vector index, mask, x;
-    bool good = true;
+    bool good = true, loaded = false;
 
     ymm_read(v, (unsigned)i->imm2, &index);
     ymm_read(v, i->vvvv, &mask);
@@ -85,7 +85,7 @@ static const struct insn *run_gather(struct vcpu *v, const struct insn *i)
     for (unsigned k = 0; k < count && good; k++) {
         unsigned at = k * g->element;
         if (mask.u8[at + g->element - 1] & 0x80)
-            good = gather_element(v, i, g->index == 8 ? index.s64[k] : index.s32[k], x.u8 + at, g->element);
+            loaded |= good = gather_element(v, i, g->index == 8 ? index.s64[k] : index.s32[k], x.u8 + at, g->element);
         if (good)
             memset(mask.u8 + at, 0, g->element);
         else
@@ -94,16 +94,17 @@ static const struct insn *run_gather(struct vcpu *v, const struct insn *i)
                 memset(mask.u8 + rest * g->element, mask.s8[rest * g->element + g->element - 1] < 0 ? 0xff : 0,
                        g->element);
     }
-    if (!good) { // the upper halves of 16-byte forms stay
-        memcpy(&v->xsave.xmm[i->reg & 15], &x, 16);
-        memcpy(&v->xsave.xmm[i->vvvv & 15], &mask, 16);
-        if (i->vector_length == 32) {
-            memcpy(&v->xsave.ymmh[i->reg & 15], x.u8 + 16, 16);
-            memcpy(&v->xsave.ymmh[i->vvvv & 15], mask.u8 + 16, 16);
-        }
+    unsigned used = count * g->element;
+    if (!good) {
+        for (unsigned k = used; k < i->vector_length; k += g->element) // mask elements without an index, too
+            memset(mask.u8 + k, mask.s8[k + g->element - 1] < 0 ? 0xff : 0, g->element);
+        // The mask is written, the destination only if it has a new element
+        if (loaded)
+            vex_write(v, i->reg, &x, i->vector_length);
+        vex_write(v, i->vvvv, &mask, i->vector_length);
         return NULL;
     }
-    unsigned used = count * g->element; // beyond it both registers are zeroed
+    // Beyond the elements both registers are zeroed.
     memset(x.u8 + used, 0, sizeof(x) - used);
     memset(mask.u8 + used, 0, sizeof(mask) - used);
     vex_write(v, i->reg, &x, size);

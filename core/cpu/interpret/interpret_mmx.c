@@ -42,11 +42,13 @@ static const struct insn *run_store(struct vcpu *v, const struct insn *i)
 {
     if (!mmx_check(v))
         return NULL;
-    mmx_enter(v); // also when the store faults
+    x87_rotate(v, 0); // also when the store faults
     uint64_t x = mmx_read(v, i->reg);
-    if (i->is_memory)
-        return insn_store(v, i, &x, 8) ? i + 1 : NULL;
-    mmx_write(v, i->rm, x);
+    if (i->is_memory && !insn_store(v, i, &x, 8))
+        return NULL;
+    mmx_enter(v);
+    if (!i->is_memory)
+        mmx_write(v, i->rm, x);
     return i + 1;
 }
 
@@ -70,11 +72,13 @@ static const struct insn *run_store_general(struct vcpu *v, const struct insn *i
     unsigned size = i->vex_w ? 8 : 4;
     if (!mmx_check(v))
         return NULL;
-    mmx_enter(v); // also when the store faults
+    x87_rotate(v, 0); // also when the store faults
     uint64_t x = mmx_read(v, i->reg);
-    if (i->is_memory)
-        return insn_store(v, i, &x, size) ? i + 1 : NULL;
-    slot_set(v, i->rm_offset, size, x);
+    if (i->is_memory && !insn_store(v, i, &x, size))
+        return NULL;
+    mmx_enter(v);
+    if (!i->is_memory)
+        slot_set(v, i->rm_offset, size, x);
     return i + 1;
 }
 
@@ -105,6 +109,7 @@ static const struct insn *run_maskmovq(struct vcpu *v, const struct insn *i)
     uint64_t linear;
     if (!mmx_check(v))
         return NULL;
+    mmx_enter(v); // also when the store faults
     x.u64[0] = mmx_read(v, i->reg);
     mask.u64[0] = mmx_read(v, i->rm);
     if (mask.u64[0] & 0x8080808080808080ull) {
@@ -115,7 +120,6 @@ static const struct insn *run_maskmovq(struct vcpu *v, const struct insn *i)
         if (!alignment_checked(v, linear, 8) || !masked_store(v, linear, x.u8, mask.u8, 8, 1))
             return NULL;
     }
-    mmx_enter(v);
     return i + 1;
 }
 

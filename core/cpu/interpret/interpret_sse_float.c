@@ -200,17 +200,32 @@ static void addsub_pd(struct vector_call *c)
         c->d.u64[k] = (k & 1 ? f64_add : f64_sub)(&c->env, c->a.u64[k], c->b.u64[k]);
 }
 
+// Between two stages of an operation: what the earlier one raised stays. False: it ends there with #XM.
+static bool next_stage(struct vector_call *c)
+{
+    if (c->env.flags & ~c->env.masks)
+        return false;
+    c->earlier |= c->env.flags;
+    c->env.flags = 0;
+    return true;
+}
+
+// Each lane adds on its own, neighbour first; the order matters to which NaN comes out.
 static void dot_ps(struct vector_call *c)
 {
-    for (unsigned lane = 0; lane < c->size / 4; lane += 4) {
-        uint32_t t[4];
+    uint32_t t[8], s[8];
+    for (unsigned lane = 0; lane < c->size / 4; lane += 4)
         for (unsigned k = 0; k < 4; k++)
-            t[k] = c->imm >> (4 + k) & 1 ? f32_mul(&c->env, c->a.u32[lane + k], c->b.u32[lane + k]) : 0;
-        // The order matters to which NaN comes out.
-        uint32_t low = f32_add(&c->env, t[1], t[0]), high = f32_add(&c->env, t[3], t[2]);
-        uint32_t sum = f32_add(&c->env, low, high);
-        for (unsigned k = 0; k < 4; k++)
-            c->d.u32[lane + k] = c->imm >> k & 1 ? sum : 0;
+            t[lane + k] = c->imm >> (4 + k) & 1 ? f32_mul(&c->env, c->a.u32[lane + k], c->b.u32[lane + k]) : 0;
+    if (!next_stage(c))
+        return;
+    for (unsigned k = 0; k < c->size / 4; k++)
+        s[k] = f32_add(&c->env, t[k ^ 1], t[k]);
+    if (!next_stage(c))
+        return;
+    for (unsigned k = 0; k < c->size / 4; k++) {
+        uint32_t sum = f32_add(&c->env, s[k], s[k ^ 2]);
+        c->d.u32[k] = c->imm >> (k & 3) & 1 ? sum : 0;
     }
 }
 
@@ -219,9 +234,12 @@ static void dot_pd(struct vector_call *c)
     uint64_t t[2];
     for (unsigned k = 0; k < 2; k++)
         t[k] = c->imm >> (4 + k) & 1 ? f64_mul(&c->env, c->a.u64[k], c->b.u64[k]) : 0;
-    uint64_t sum = f64_add(&c->env, t[0], t[1]);
-    for (unsigned k = 0; k < 2; k++)
+    if (!next_stage(c))
+        return;
+    for (unsigned k = 0; k < 2; k++) {
+        uint64_t sum = f64_add(&c->env, t[k], t[k ^ 1]);
         c->d.u64[k] = c->imm >> k & 1 ? sum : 0;
+    }
 }
 
 // ---- Conversions between vectors ------------------------------------------------------------------------------------
@@ -267,8 +285,16 @@ static const struct insn *run_ps_to_ph(struct vcpu *v, const struct insn *i)
         r.u16[k] = f32_to_f16(&env, x.u32[k]);
     if (!float_env_commit(v, &env)) // before the store, which may fault
         return NULL;
-    if (i->is_memory)
-        return insn_store(v, i, &r, i->vector_length / 2) ? i + 1 : NULL;
+    if (i->is_memory) {
+        static const uint8_t all[16] = {0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+                                        0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80};
+        unsigned size = i->vector_length / 2u;
+        uint64_t linear;
+        if (!alignment_check_active(v))
+            return insn_store(v, i, &r, size) ? i + 1 : NULL;
+        return insn_linear(v, i, size, ACCESS_WRITE, &linear) && masked_store(v, linear, r.u8, all, size, 1) ? i + 1
+                                                                                                             : NULL;
+    }
     vex_write(v, i->rm, &r, 16);
     return i + 1;
 }

@@ -341,10 +341,13 @@ static const struct insn *run_test64(struct vcpu *v, const struct insn *i)
 bool masked_store(struct vcpu *v, uint64_t linear, const uint8_t *data, const uint8_t *mask, unsigned size,
                   unsigned element)
 {
-    for (unsigned k = 0; k < size; k += element)
-        if (mask[k + element - 1] & 0x80 && !linear_probe_write(v, linear + k, element))
-            return false;
     bool checked = alignment_check_active(v); // vector accesses are exempt: byte by byte
+    for (unsigned k = 0; k < size; k += element) {
+        unsigned piece = checked ? 1 : element;
+        for (unsigned j = k; j < k + element && mask[k + element - 1] & 0x80; j += piece)
+            if (!linear_probe_write(v, linear + j, piece))
+                return false;
+    }
     for (unsigned k = 0; k < size; k += element) {
         unsigned piece = checked ? 1 : element;
         for (unsigned j = k; j < k + element && mask[k + element - 1] & 0x80; j += piece)
@@ -363,7 +366,7 @@ static const struct insn *run_maskmovdqu(struct vcpu *v, const struct insn *i)
     offset = i->address_size == 8 ? offset : i->address_size == 4 ? (uint32_t)offset : (uint16_t)offset;
     if (!segment_linear(v, i, i->segment, offset, 16, ACCESS_WRITE, &linear))
         return NULL;
-    return alignment_checked(v, linear, 16) && masked_store(v, linear, x.u8, mask.u8, 16, 1) ? i + 1 : NULL;
+    return alignment_checked(v, linear, 8) && masked_store(v, linear, x.u8, mask.u8, 16, 1) ? i + 1 : NULL;
 }
 
 static const struct insn *run_movnti(struct vcpu *v, const struct insn *i)

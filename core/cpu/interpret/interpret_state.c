@@ -36,7 +36,7 @@ static bool area_load(struct vcpu *v, uint64_t linear, void *data, unsigned size
 
 static const struct insn *misaligned(struct vcpu *v, uint64_t linear)
 {
-    return alignment_checked(v, linear, 16) ? insn_fault(v, EXCEPTION_GP, 0) : NULL;
+    return alignment_checked(v, linear, 4) ? insn_fault(v, EXCEPTION_GP, 0) : NULL;
 }
 
 static unsigned xmm_bytes(const struct insn *i)
@@ -286,10 +286,12 @@ static const struct insn *restore(struct vcpu *v, const struct insn *i, bool mus
         mxcsr = header[0] & XCR0_SSE ? image.mxcsr : MXCSR_DEFAULT;
     else if (!compacted && mask & (XCR0_SSE | XCR0_AVX))
         mxcsr = image.mxcsr;
-    if (mxcsr & ~MXCSR_MASK)
+    bool valid = !(mxcsr & ~MXCSR_MASK);
+    if (valid || compacted) // the compacted format is found bad only after the registers were loaded
+        restore_components(v, i, &image, mask, header[0]);
+    if (!valid)
         return insn_fault(v, EXCEPTION_GP, 0);
     v->xsave.mxcsr = mxcsr;
-    restore_components(v, i, &image, mask, header[0]);
     return i + 1;
 }
 

@@ -78,7 +78,9 @@ static const struct insn *run_vector(struct vcpu *v, const struct insn *i)
     c.d = c.a;
     if (op->is_float) {
         float_env_load(v, &c.env);
+        c.earlier = 0;
         op->kernel(&c);
+        v->xsave.mxcsr |= c.earlier;
         if (G_UNLIKELY(!float_env_commit(v, &c.env)))
             return NULL;
     } else {

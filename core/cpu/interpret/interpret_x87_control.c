@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // x87 control: control and status words, environment and state images, stack pointer (SDM vol. 1, 8.1.10; vol. 2).
+#include "core/cpu/interpret/vector.h"
 #include "core/cpu/interpret/x87.h"
 
 #define INDEX(i) ((i)->modrm & 7u)
@@ -145,14 +146,19 @@ static void environment_load(struct vcpu *v, const struct insn *i, const uint8_t
     load_control(v, (uint16_t)words[0]);
 }
 
+static bool image_aligned(struct vcpu *v, const struct insn *i, uint64_t linear)
+{
+    return alignment_checked(v, linear, i->operand_size == 2 ? 2 : 4);
+}
+
 static bool store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *data, unsigned size)
 {
     uint64_t linear;
-    if (!insn_linear(v, i, size, ACCESS_WRITE, &linear) || !linear_probe_write(v, linear + size - 1, 1) ||
-        !linear_probe_write(v, linear, 1))
+    if (!insn_linear(v, i, size, ACCESS_WRITE, &linear) || !image_aligned(v, i, linear) ||
+        !linear_probe_write(v, linear, 1) || !linear_probe_write(v, linear + size - 1, 1))
         return false;
     for (unsigned k = 0; k < size; k += 2)
-        if (!linear_store(v, linear + k, data + k, 2))
+        if (!linear_store(v, linear + k, data + k, 2)) // an even address, or no alignment checks
             return false;
     return true;
 }
@@ -160,8 +166,9 @@ static bool store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *dat
 static bool load_bytes(struct vcpu *v, const struct insn *i, uint8_t *data, unsigned size)
 {
     uint64_t linear;
-    uint8_t last; // looked at first
-    if (!insn_linear(v, i, size, ACCESS_READ, &linear) || !linear_load(v, linear + size - 1, &last, 1))
+    uint8_t last; // looked at first, but for the shortest image
+    if (!insn_linear(v, i, size, ACCESS_READ, &linear) || !image_aligned(v, i, linear) ||
+        (size > 14 && !linear_load(v, linear + size - 1, &last, 1)))
         return false;
     for (unsigned k = 0; k < size; k += 2)
         if (!linear_load(v, linear + k, data + k, 2))

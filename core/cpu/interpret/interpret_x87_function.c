@@ -103,6 +103,7 @@ static const struct insn *remainder_of(struct vcpu *v, const struct insn *i, boo
     bool partial = false;
     if (!x87_begin(v, i, &call))
         return NULL;
+    set_codes(v, FSW_C2, 0);
     if (x87_empty(v, 0) || x87_empty(v, 1))
         x87_stack_fault(&call, false);
     else

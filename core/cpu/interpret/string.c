@@ -126,12 +126,12 @@ static const struct insn *repeat(struct vcpu *v, const struct insn *i, bool (*on
                                  bool use_source, bool use_destination)
 {
     uint64_t count = i->rep ? string_register(v, i, RCX) : 1;
-    if (i->rep && !count && i->address_size == 4) { // hardware writes the registers even then
-        string_set_register(v, i, RCX, 0);
+    if (i->rep && !count && i->address_size == 4)
+        string_set_register(v, i, RCX, 0); // hardware writes the counter even then
+    if (i->rep && i->address_size == 4 && use_destination) { // and the pointers of MOVS and STOS before the first element
+        string_advance(v, i, RDI, 0);
         if (use_source)
             string_advance(v, i, RSI, 0);
-        if (use_destination)
-            string_advance(v, i, RDI, 0);
     }
     while (count) {
         uint64_t n = i->rep && use_destination && count > 1 ? bulk(v, i, count, use_source) : 0;
@@ -189,12 +189,8 @@ static const struct insn *compare(struct vcpu *v, const struct insn *i, bool sca
     unsigned size = i->operand_size;
     uint64_t count = i->rep ? string_register(v, i, RCX) : 1;
     const uint64_t result = v->flags_result, aux = v->flags_aux; // put back when an element faults
-    if (i->rep && !count && i->address_size == 4) {
+    if (i->rep && !count && i->address_size == 4)
         string_set_register(v, i, RCX, 0);
-        if (!scan)
-            string_advance(v, i, RSI, 0);
-        string_advance(v, i, RDI, 0);
-    }
     while (count) {
         uint64_t source, destination, a = slot_get(v, VCPU_OFFSET(gpr[RAX]), size);
         uint8_t bytes[8];

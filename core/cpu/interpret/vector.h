@@ -29,6 +29,7 @@ struct vector_call {
     unsigned imm;
     bool vex_w;
     struct float_env env; // floating-point operations
+    uint8_t earlier;      // flags of earlier stages of the same operation
 };
 typedef void vector_kernel(struct vector_call *c);
 

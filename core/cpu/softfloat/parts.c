@@ -166,8 +166,7 @@ static struct packed pack_overflow(struct float_env *env, const struct float_for
 
 static struct packed pack_tiny(struct float_env *env, const struct float_format *format, struct parts p, int bits)
 {
-    bool masked = env->masks & FLOAT_UNDERFLOW;
-    if (env->ftz && masked && !format->x87) {
+    if (env->ftz && !format->x87) {
         env->flags |= FLOAT_UNDERFLOW | FLOAT_INEXACT;
         env->rounded_up = false;
         return (struct packed){0, 0};
@@ -177,14 +176,37 @@ static struct packed pack_tiny(struct float_env *env, const struct float_format 
     env->rounded_up = r.up;
     if (r.inexact)
         env->flags |= FLOAT_UNDERFLOW | FLOAT_INEXACT;
-    if (!masked) // exact results count too; the destination is not written
+    else if (!(env->masks & FLOAT_UNDERFLOW))
         env->flags |= FLOAT_UNDERFLOW;
     return (struct packed){r.significand, (r.significand & TOP_BIT) != 0};
 }
 
-// Unmasked over- and underflow of the x87 deliver the result with its exponent moved by 24576 (SDM vol.
-// 1, 8.5.4, 8.5.5).
+// Unmasked over- and underflow. The x87 delivers register results with the exponent moved by 24576 (SDM vol. 1, 8.5.4,
+// 8.5.5); everything else is not written, and only the flags matter.
 #define WRAP_F80 24576
+
+static struct packed pack_unmasked(struct float_env *env, const struct float_format *format, struct rounded r,
+                                   int exponent, enum float_flag flag)
+{
+    bool overflow = flag == FLOAT_OVERFLOW;
+    env->flags |= flag;
+    env->rounded_up = false;
+    if (!format->x87) {
+        if (r.inexact && !env->x87)
+            env->flags |= FLOAT_INEXACT;
+        return (struct packed){0, 0};
+    }
+    exponent += overflow ? -WRAP_F80 : WRAP_F80;
+    if (exponent < 1 || exponent >= format->exponent_max) { // FSCALE can go beyond
+        env->flags |= FLOAT_INEXACT;
+        env->rounded_up = overflow;
+        return overflow ? (struct packed){TOP_BIT, format->exponent_max} : (struct packed){0, 0};
+    }
+    env->rounded_up = r.up;
+    if (r.inexact)
+        env->flags |= FLOAT_INEXACT;
+    return (struct packed){r.significand, exponent};
+}
 
 static inline struct packed round_normal(struct float_env *env, const struct float_format *format, struct parts p,
                                          int bits)
@@ -192,27 +214,13 @@ static inline struct packed round_normal(struct float_env *env, const struct flo
     struct rounded r = round_bits(env, p.sign, p.significand, bits);
     int exponent = p.exponent + format->bias + r.carried;
 
-    if (G_UNLIKELY(exponent < 1)) { // tiny after rounding with unbounded exponent
-        if (env->masks & FLOAT_UNDERFLOW || !format->x87)
-            return pack_tiny(env, format, p, bits);
-        env->flags |= FLOAT_UNDERFLOW;
-        exponent += format->x87 ? WRAP_F80 : 0;
-        if (exponent < 1) { // FSCALE can go beyond
-            env->flags |= FLOAT_INEXACT;
-            env->rounded_up = false;
-            return (struct packed){0, 0};
-        }
-    } else if (G_UNLIKELY(exponent >= format->exponent_max)) {
-        if (env->masks & FLOAT_OVERFLOW || !format->x87)
-            return pack_overflow(env, format, p.sign, bits);
-        env->flags |= FLOAT_OVERFLOW;
-        exponent -= format->x87 ? WRAP_F80 : 0;
-        if (exponent >= format->exponent_max) {
-            env->flags |= FLOAT_INEXACT;
-            env->rounded_up = true;
-            return (struct packed){TOP_BIT, format->exponent_max};
-        }
-    }
+    if (G_UNLIKELY(exponent < 1)) // tiny after rounding with unbounded exponent
+        return env->masks & FLOAT_UNDERFLOW || format == &format_f16
+                   ? pack_tiny(env, format, p, bits)
+                   : pack_unmasked(env, format, r, exponent, FLOAT_UNDERFLOW);
+    if (G_UNLIKELY(exponent >= format->exponent_max))
+        return env->masks & FLOAT_OVERFLOW ? pack_overflow(env, format, p.sign, bits)
+                                           : pack_unmasked(env, format, r, exponent, FLOAT_OVERFLOW);
     env->rounded_up = r.up;
     if (r.inexact)
         env->flags |= FLOAT_INEXACT;

@@ -94,8 +94,11 @@ struct float80 f80_scale(struct float_env *env, struct float80 a80, struct float
         if (b.exponent < 17)
             count = (int32_t)(b.significand >> (127 - b.exponent));
         a.exponent += b.sign ? -count : count;
+        return round_f80_full(env, a);
     }
-    return round_f80_full(env, a);
+    struct float_env exact = {.masks = FLOAT_ALL}; // A itself: not even an unmasked underflow
+    env->rounded_up = false;
+    return round_f80_full(&exact, a);
 }
 
 struct float80 f80_extract(struct float_env *env, struct float80 a80, struct float80 *significand)

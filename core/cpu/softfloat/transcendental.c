@@ -111,6 +111,8 @@ struct float80 f80_exp2m1(struct float_env *env, struct float80 a80)
         return a80;
     if (a.exponent >= 0) { // 1 and -1 are exact; beyond them the result is undefined, ours is the operand
         if (a.exponent == 0 && a.significand == TOP_BIT)
+            env->flags |= FLOAT_INEXACT; // all the same
+        if (a.exponent == 0 && a.significand == TOP_BIT)
             return round_f80_full(env, a.sign ? parts_normal(true, -1, TOP_BIT) : a);
         return a80;
     }
