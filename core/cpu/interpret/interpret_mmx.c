@@ -112,15 +112,11 @@ static const struct insn *run_maskmovq(struct vcpu *v, const struct insn *i)
     mmx_enter(v); // also when the store faults
     x.u64[0] = mmx_read(v, i->reg);
     mask.u64[0] = mmx_read(v, i->rm);
-    if (mask.u64[0] & 0x8080808080808080ull) {
-        uint64_t offset = v->gpr[RDI];
-        offset = i->address_size == 8 ? offset : i->address_size == 4 ? (uint32_t)offset : (uint16_t)offset;
-        if (!segment_linear(v, i, i->segment, offset, 8, ACCESS_WRITE, &linear))
-            return NULL;
-        if (!alignment_checked(v, linear, 8) || !masked_store(v, linear, x.u8, mask.u8, 8, 1))
-            return NULL;
-    }
-    return i + 1;
+    uint64_t offset = v->gpr[RDI];
+    offset = i->address_size == 8 ? offset : i->address_size == 4 ? (uint32_t)offset : (uint16_t)offset;
+    if (!segment_linear(v, i, i->segment, offset, 8, ACCESS_WRITE, &linear))
+        return NULL;
+    return alignment_checked(v, linear, 8) && masked_store(v, linear, x.u8, mask.u8, 8, 1) ? i + 1 : NULL;
 }
 
 insn_handler *mmx_bind_move(const struct decoded *d)

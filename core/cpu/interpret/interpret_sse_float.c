@@ -469,7 +469,7 @@ const struct insn_row interpret_rows_float[] = {
     FLOAT(CVTDQ2PD, dq_to_pd),
     FLOAT(CVTPD2DQ, pd_to_dq),
     FLOAT(CVTTPD2DQ, pd_to_dq_truncate),
-    VECTOR_VEX(VCVTPH2PS, ph_to_ps, .is_float = true),
+    VECTOR_VEX(VCVTPH2PS, ph_to_ps, .is_float = true, .exempt = true),
     CUSTOM(VCVTPS2PH, GATE_AVX, run_ps_to_ph, NULL),
     BOTH(CVTSI2SS, run_from_integer, NULL),
     BOTH(CVTSI2SD, run_from_integer, TWICE),

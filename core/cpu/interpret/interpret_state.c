@@ -273,9 +273,9 @@ static const struct insn *restore(struct vcpu *v, const struct insn *i, bool mus
         return NULL;
     if (linear & 63)
         return misaligned(v, linear);
-    if (!area_load(v, linear, &image, size))
+    uint64_t header[8]; // its second word is what the processor looks at first
+    if (!linear_load(v, linear + 520, header, 8) || !area_load(v, linear, &image, size))
         return NULL;
-    uint64_t header[8];
     memcpy(header, (const uint8_t *)&image + offsetof(struct xsave_area, xstate_bv), sizeof(header));
     if (!header_valid(v, header, must_be_compacted))
         return insn_fault(v, EXCEPTION_GP, 0);
@@ -286,12 +286,13 @@ static const struct insn *restore(struct vcpu *v, const struct insn *i, bool mus
         mxcsr = header[0] & XCR0_SSE ? image.mxcsr : MXCSR_DEFAULT;
     else if (!compacted && mask & (XCR0_SSE | XCR0_AVX))
         mxcsr = image.mxcsr;
-    bool valid = !(mxcsr & ~MXCSR_MASK);
-    if (valid || compacted) // the compacted format is found bad only after the registers were loaded
-        restore_components(v, i, &image, mask, header[0]);
-    if (!valid)
+    if (mxcsr & ~MXCSR_MASK) { // found out about after part of a compacted image was loaded
+        if (compacted)
+            restore_components(v, i, &image, header[0] & XCR0_AVX ? mask & ~(uint64_t)XCR0_AVX : mask, header[0]);
         return insn_fault(v, EXCEPTION_GP, 0);
+    }
     v->xsave.mxcsr = mxcsr;
+    restore_components(v, i, &image, mask, header[0]);
     return i + 1;
 }
 

@@ -60,6 +60,13 @@ static void fetch_third(struct vcpu *v, const struct insn *i, const struct vecto
         vector_read(v, i, i->reg, &c->m);
 }
 
+static bool load_exempt(struct vcpu *v, const struct insn *i, union vector *x)
+{
+    uint64_t linear;
+    return insn_linear(v, i, (unsigned)i->imm2, ACCESS_READ, &linear) &&
+           linear_load_exempt(v, linear, x, (unsigned)i->imm2);
+}
+
 // imm2 holds the size of the memory source, put there by vector_bind().
 static const struct insn *run_vector(struct vcpu *v, const struct insn *i)
 {
@@ -71,7 +78,8 @@ static const struct insn *run_vector(struct vcpu *v, const struct insn *i)
     c.vex_w = i->vex_w;
     if (op->count_in_b && !i->is_memory)
         xmm_read(v, i->rm, &c.b);
-    else if (!vector_source(v, i, &c.b, (unsigned)i->imm2, op->unaligned))
+    else if (op->exempt && i->is_memory ? !load_exempt(v, i, &c.b)
+                                        : !vector_source(v, i, &c.b, (unsigned)i->imm2, false))
         return NULL;
     vector_read(v, i, i->vex ? i->vvvv : i->reg, &c.a);
     fetch_third(v, i, op, &c);

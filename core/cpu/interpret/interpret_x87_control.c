@@ -166,9 +166,9 @@ static bool store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *dat
 static bool load_bytes(struct vcpu *v, const struct insn *i, uint8_t *data, unsigned size)
 {
     uint64_t linear;
-    uint8_t last; // looked at first, but for the shortest image
+    uint8_t first[4], last; // looked at before the rest
     if (!insn_linear(v, i, size, ACCESS_READ, &linear) || !image_aligned(v, i, linear) ||
-        (size > 14 && !linear_load(v, linear + size - 1, &last, 1)))
+        !linear_load(v, linear, first, i->operand_size == 2 ? 2 : 4) || !linear_load(v, linear + size - 1, &last, 1))
         return false;
     for (unsigned k = 0; k < size; k += 2)
         if (!linear_load(v, linear + k, data + k, 2))

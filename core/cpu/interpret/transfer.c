@@ -263,11 +263,15 @@ static const struct insn *bound(struct vcpu *v, const struct insn *i)
 {
     uint8_t bytes[8];
     unsigned size = i->operand_size, shift = 64 - 8 * size;
-    if (!insn_load(v, i, bytes, 2 * size))
-        return NULL;
-    int64_t low = (int64_t)(load_le(bytes, size) << shift), high = (int64_t)(load_le(bytes + size, size) << shift);
+    uint64_t linear;
     int64_t index = (int64_t)(slot_get(v, i->reg_offset, size) << shift);
-    return index < low || index > high ? insn_fault(v, EXCEPTION_BR, -1) : i + 1;
+    if (!insn_linear(v, i, 2 * size, ACCESS_READ, &linear) || !linear_load(v, linear, bytes, size))
+        return NULL;
+    if (index < (int64_t)(load_le(bytes, size) << shift)) // before the upper bound is looked at
+        return insn_fault(v, EXCEPTION_BR, -1);
+    if (!linear_load(v, linear + size, bytes, size))
+        return NULL;
+    return index > (int64_t)(load_le(bytes, size) << shift) ? insn_fault(v, EXCEPTION_BR, -1) : i + 1;
 }
 
 // ---- System calls

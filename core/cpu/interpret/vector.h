@@ -39,7 +39,7 @@ struct vector_op {
     vector_kernel *kernel;
     uint8_t third;   // enum vector_third
     bool is_float;   // takes its environment from MXCSR and may raise #XM
-    bool unaligned;  // a legacy form whose 16-byte operand need not be aligned
+    bool exempt;     // #AC does not concern its memory operand
     bool to_vvvv;    // immediate shifts: destination VEX.vvvv, or ModRM.rm of a legacy form
     bool count_in_b; // PSLLW and so on: B is 16 bytes also for 32-byte vectors
 };

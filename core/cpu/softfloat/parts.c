@@ -176,8 +176,6 @@ static struct packed pack_tiny(struct float_env *env, const struct float_format 
     env->rounded_up = r.up;
     if (r.inexact)
         env->flags |= FLOAT_UNDERFLOW | FLOAT_INEXACT;
-    else if (!(env->masks & FLOAT_UNDERFLOW))
-        env->flags |= FLOAT_UNDERFLOW;
     return (struct packed){r.significand, (r.significand & TOP_BIT) != 0};
 }
 
@@ -213,11 +211,12 @@ static inline struct packed round_normal(struct float_env *env, const struct flo
 {
     struct rounded r = round_bits(env, p.sign, p.significand, bits);
     int exponent = p.exponent + format->bias + r.carried;
+    if (format == &format_f16 && p.denormal) // a denormal f32 counts as inexact even where underflow is unmasked
+        r.inexact = true;
 
     if (G_UNLIKELY(exponent < 1)) // tiny after rounding with unbounded exponent
-        return env->masks & FLOAT_UNDERFLOW || format == &format_f16
-                   ? pack_tiny(env, format, p, bits)
-                   : pack_unmasked(env, format, r, exponent, FLOAT_UNDERFLOW);
+        return env->masks & FLOAT_UNDERFLOW ? pack_tiny(env, format, p, bits)
+                                            : pack_unmasked(env, format, r, exponent, FLOAT_UNDERFLOW);
     if (G_UNLIKELY(exponent >= format->exponent_max))
         return env->masks & FLOAT_OVERFLOW ? pack_overflow(env, format, p.sign, bits)
                                            : pack_unmasked(env, format, r, exponent, FLOAT_OVERFLOW);

@@ -89,14 +89,14 @@ struct float80 f80_scale(struct float_env *env, struct float80 a80, struct float
     }
     raise_denormal(env, a);
     raise_denormal(env, b);
-    if (a.class == PART_NORMAL && b.class == PART_NORMAL && b.exponent >= 0) {
-        int32_t count = 0x20000; // beyond every finite result
-        if (b.exponent < 17)
+    if (a.class == PART_NORMAL && b.class == PART_NORMAL) {
+        int32_t count = b.exponent < 0 ? 0 : 0x20000; // beyond every finite result
+        if (b.exponent >= 0 && b.exponent < 17)
             count = (int32_t)(b.significand >> (127 - b.exponent));
         a.exponent += b.sign ? -count : count;
         return round_f80_full(env, a);
     }
-    struct float_env exact = {.masks = FLOAT_ALL}; // A itself: not even an unmasked underflow
+    struct float_env exact = {.masks = FLOAT_ALL}; // by zero: A itself, not even an unmasked underflow
     env->rounded_up = false;
     return round_f80_full(&exact, a);
 }

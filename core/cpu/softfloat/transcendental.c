@@ -370,7 +370,9 @@ static bool trigonometric_special(struct float_env *env, struct parts a, struct 
 static void sine_and_cosine_of_tiny(struct parts a, struct parts *sine, struct parts *cosine)
 {
     *cosine = parts_normal(false, -1, ~(u128)0);
-    *sine = parts_normalize(a.sign, a.exponent, a.significand - 1);
+    // The processor gives the smallest normal number back as it is, in every rounding direction.
+    bool smallest = a.exponent == 1 - 16383 && a.significand == TOP_BIT;
+    *sine = parts_normalize(a.sign, a.exponent, a.significand - !smallest);
 }
 
 bool f80_sincos(struct float_env *env, struct float80 a80, struct float80 *sine, struct float80 *cosine)
@@ -386,6 +388,7 @@ bool f80_sincos(struct float_env *env, struct float80 a80, struct float80 *sine,
         c = one;
     } else if (a.exponent < -70) {
         sine_and_cosine_of_tiny(a, &s, &c);
+        env->flags |= FLOAT_INEXACT;
     } else {
         sine_and_cosine(a, &s, &c);
         s.significand |= 1; // never exact
