@@ -609,6 +609,8 @@ static bool generate_once(struct random *r, const struct form *f, struct vector 
     v->in.gpr[RSP] = DATA_BASE + 0x1000 + random_below(r, 0x1800);
     if (!chance(r, 4))
         v->in.gpr[RSP] &= ~15ull;
+    if (f->is_64 && chance(r, 100))
+        v->in.gpr[RSP] = 0x8000000000000000ull >> random_below(r, 16);
     if (!place_operands(r, v, &d))
         return false;
     if (!decode_bytes(f->is_64, v->bytes, 15, &d)) // displacements may have changed

@@ -132,6 +132,22 @@ static inline bool stack_address(struct vcpu *v, const struct insn *i, u64 offse
     return segment_linear(v, i, SS, offset, size, access, linear);
 }
 
+// A non-canonical stack address is #SS where another operand's is #GP. Always false.
+static bool stack_failed(struct vcpu *v)
+{
+    if (v->interpreter->noncanonical && v->event_vector == EXCEPTION_GP)
+        v->event_vector = EXCEPTION_SS;
+    return false;
+}
+static inline __attribute__((always_inline)) bool stack_load(struct vcpu *v, u64 linear, void *data, unsigned size)
+{
+    return G_LIKELY(linear_load(v, linear, data, size)) || stack_failed(v);
+}
+static inline __attribute__((always_inline)) bool stack_store(struct vcpu *v, u64 linear, const void *data, unsigned size)
+{
+    return G_LIKELY(linear_store(v, linear, data, size)) || stack_failed(v);
+}
+
 static void set_sp(struct vcpu *v, const struct insn *i, u64 sp)
 {
     slot_set(v, VCPU_OFFSET(gpr[RSP]), i->stack_size, sp);
@@ -140,7 +156,7 @@ static void set_sp(struct vcpu *v, const struct insn *i, u64 sp)
 bool interpret_push(struct vcpu *v, const struct insn *i, u64 value, unsigned size)
 {
     u64 sp = (v->gpr[RSP] - size) & stack_masks[i->stack_size], linear;
-    if (!stack_address(v, i, sp, size, ACCESS_WRITE, &linear) || !linear_store(v, linear, &value, size))
+    if (!stack_address(v, i, sp, size, ACCESS_WRITE, &linear) || !stack_store(v, linear, &value, size))
         return false;
     set_sp(v, i, sp);
     return true;
@@ -150,7 +166,7 @@ bool interpret_pop(struct vcpu *v, const struct insn *i, u64 *value, unsigned si
 {
     u64 sp = v->gpr[RSP] & stack_masks[i->stack_size], linear;
     *value = 0;
-    if (!stack_address(v, i, sp, size, ACCESS_READ, &linear) || !linear_load(v, linear, value, size))
+    if (!stack_address(v, i, sp, size, ACCESS_READ, &linear) || !stack_load(v, linear, value, size))
         return false;
     set_sp(v, i, sp + size);
     return true;
@@ -159,7 +175,7 @@ bool interpret_pop(struct vcpu *v, const struct insn *i, u64 *value, unsigned si
 static const struct insn *push64_r(struct vcpu *v, const struct insn *i)
 {
     u64 value = slot_u64(v, i->rm_offset), sp = v->gpr[RSP] - 8;
-    if (!linear_store(v, sp, &value, 8))
+    if (!stack_store(v, sp, &value, 8))
         return NULL;
     v->gpr[RSP] = sp;
     return i + 1;
@@ -167,7 +183,7 @@ static const struct insn *push64_r(struct vcpu *v, const struct insn *i)
 static const struct insn *pop64_r(struct vcpu *v, const struct insn *i)
 {
     u64 value;
-    if (!linear_load(v, v->gpr[RSP], &value, 8))
+    if (!stack_load(v, v->gpr[RSP], &value, 8))
         return NULL;
     v->gpr[RSP] += 8;
     slot_set_u64(v, i->rm_offset, value);
@@ -268,7 +284,7 @@ static const struct insn *enter(struct vcpu *v, const struct insn *i)
     for (unsigned n = 1; n < level; n++) {
         bp = (bp - size) & mask;
         value = 0;
-        if (!stack_address(v, i, bp, size, ACCESS_READ, &linear) || !linear_load(v, linear, &value, size) ||
+        if (!stack_address(v, i, bp, size, ACCESS_READ, &linear) || !stack_load(v, linear, &value, size) ||
             !interpret_push(v, i, value, size))
             goto undo;
     }
@@ -289,7 +305,7 @@ static const struct insn *leave(struct vcpu *v, const struct insn *i)
 {
     u64 sp = v->gpr[RBP] & stack_masks[i->stack_size], value = 0, linear;
     if (!stack_address(v, i, sp, i->operand_size, ACCESS_READ, &linear) ||
-        !linear_load(v, linear, &value, i->operand_size))
+        !stack_load(v, linear, &value, i->operand_size))
         return NULL;
     set_sp(v, i, sp + i->operand_size);
     slot_set(v, VCPU_OFFSET(gpr[RBP]), i->operand_size, value);
@@ -302,7 +318,7 @@ static const struct insn *leave(struct vcpu *v, const struct insn *i)
 static const struct insn *call_relative64(struct vcpu *v, const struct insn *i)
 {
     u64 next = v->rip + i->offset + i->length, sp = v->gpr[RSP] - 8, target = next + (u64)i->disp;
-    if (!check_target(v, i, &target) || !linear_store(v, sp, &next, 8))
+    if (!check_target(v, i, &target) || !stack_store(v, sp, &next, 8))
         return NULL;
     v->gpr[RSP] = sp;
     return flow_to(v, i, target, 0);
@@ -345,7 +361,7 @@ static const struct insn *jmp_indirect(struct vcpu *v, const struct insn *i)
 static const struct insn *ret64(struct vcpu *v, const struct insn *i)
 {
     u64 target;
-    if (!linear_load(v, v->gpr[RSP], &target, 8) || !check_target(v, i, &target))
+    if (!stack_load(v, v->gpr[RSP], &target, 8) || !check_target(v, i, &target))
         return NULL;
     v->gpr[RSP] += 8 + (u16)i->imm;
     return flow_to(v, i, target, -1);
