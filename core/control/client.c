@@ -2,6 +2,7 @@
 #include "core/control/client.h"
 #include "core/config/library.h"
 #include "core/control/framing.h"
+#include "core/control/qmp.h"
 #include "core/control/transport.h"
 
 #include <errno.h>
@@ -208,6 +209,7 @@ static GError *reply_error(JsonObject *object)
     for (unsigned i = 0; i < G_N_ELEMENTS(classes); i++)
         if (g_strcmp0(name, classes[i].name) == 0)
             code = classes[i].code;
+    code = qmp_error_code(json_object_get_string_member_with_default(object, QMP_CODE_MEMBER, NULL), code);
     return g_error_new_literal(CLOCHE_ERROR, code, text ? text : "The monitor gave no reason");
 }
 

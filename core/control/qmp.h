@@ -119,6 +119,10 @@ int64_t qmp_int(struct qmp_call *call, const char *name, int64_t missing);
 bool qmp_bool(struct qmp_call *call, const char *name, bool missing);
 // Checks OBJECT against a table: unknown names, missing ones, types, ranges. WHAT stands in front of the sentence.
 bool qmp_check_arguments(const struct qmp_argument *arguments, JsonObject *object, const char *what, GError **error);
+// Our own error codes travel as a word beside class and description ("exists", "busy"); NULL: no word for it.
+#define QMP_CODE_MEMBER "x-cloche-code"
+const char *qmp_error_code_name(const GError *error);
+enum cloche_error qmp_error_code(const char *name, enum cloche_error missing);
 // The class of QMP that an error of ours has: "DeviceNotFound" for things not found, else "GenericError".
 const char *qmp_error_class(const GError *error);
 

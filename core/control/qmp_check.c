@@ -128,3 +128,25 @@ const char *qmp_error_class(const GError *error)
 {
     return g_error_matches(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND) ? "DeviceNotFound" : "GenericError";
 }
+
+static const char *const code_names[] = {
+    [CLOCHE_ERROR_FAILED] = "failed",       [CLOCHE_ERROR_INVALID] = "invalid",
+    [CLOCHE_ERROR_NOT_FOUND] = "not-found", [CLOCHE_ERROR_EXISTS] = "exists",
+    [CLOCHE_ERROR_BUSY] = "busy",           [CLOCHE_ERROR_UNSUPPORTED] = "unsupported",
+    [CLOCHE_ERROR_CORRUPT] = "corrupt",     [CLOCHE_ERROR_CANCELLED] = "cancelled",
+    [CLOCHE_ERROR_NO_SPACE] = "no-space",
+};
+
+const char *qmp_error_code_name(const GError *error)
+{
+    bool ours = error->domain == CLOCHE_ERROR && error->code >= 0 && error->code < (int)G_N_ELEMENTS(code_names);
+    return ours ? code_names[error->code] : NULL;
+}
+
+enum cloche_error qmp_error_code(const char *name, enum cloche_error missing)
+{
+    for (unsigned i = 0; name && i < G_N_ELEMENTS(code_names); i++)
+        if (strcmp(code_names[i], name) == 0)
+            return i;
+    return missing;
+}

@@ -210,11 +210,14 @@ void qmp_client_set_data(struct qmp_client *client, void *data)
     client->data = data;
 }
 
-static void send_error(struct qmp_client *client, JsonNode *id, const char *class_name, const char *text)
+static void send_error(struct qmp_client *client, JsonNode *id, const char *class_name, const char *code,
+                       const char *text)
 {
     JsonObject *error = json_object_new(), *reply = json_object_new();
     json_object_set_string_member(error, "class", class_name);
     json_object_set_string_member(error, "desc", text);
+    if (code)
+        json_object_set_string_member(error, QMP_CODE_MEMBER, code);
     json_object_set_object_member(reply, "error", error);
     if (id)
         json_object_set_member(reply, "id", json_node_copy(id));
@@ -267,7 +270,7 @@ static void run_command(struct qmp_call *call, JsonNode *id)
             server->ops.leave(server->opaque, call->command);
     }
     if (error) {
-        send_error(call->client, id, qmp_error_class(error), error->message);
+        send_error(call->client, id, qmp_error_class(error), qmp_error_code_name(error), error->message);
         if (value)
             json_node_unref(value);
     } else {
@@ -300,19 +303,19 @@ static void handle_message(struct qmp_client *client, JsonNode *node)
         if (strcmp(name, "id") != 0)
             json_object_set_member(rest, name, json_node_copy(member));
     if (!qmp_check_arguments(envelope, rest, "a QMP message", &error)) {
-        send_error(client, id, "GenericError", error->message);
+        send_error(client, id, "GenericError", "invalid", error->message);
         return;
     }
     name = json_object_get_string_member(rest, "execute");
     const struct qmp_command *command = find_command(server, name);
     bool negotiating = strcmp(name, "qmp_capabilities") == 0;
     if (!client->negotiated && !negotiating) {
-        send_error(client, id, "CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'");
+        send_error(client, id, "CommandNotFound", NULL, "Expecting capabilities negotiation with 'qmp_capabilities'");
         return;
     }
     if (!command || (client->negotiated && negotiating)) {
         g_autofree char *text = g_strdup_printf("The command %.100s has not been found", name);
-        send_error(client, id, "CommandNotFound",
+        send_error(client, id, "CommandNotFound", NULL,
                    command ? "Capabilities negotiation is already complete, command ignored" : text);
         return;
     }
@@ -405,7 +408,7 @@ static bool serve_input(struct qmp_client *client)
             handle_message(client, node);
             continue;
         }
-        send_error(client, NULL, "GenericError", error->message);
+        send_error(client, NULL, "GenericError", "invalid", error->message);
         if (result == FRAMING_TOO_LONG) {
             client->closing = true;
             shutdown(client->fd, SHUT_RDWR);

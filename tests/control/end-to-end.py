@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines as things, end to end: a real kernel with a heartbeat on its serial port is created, paused, snapshotted while it
+runs, restored, suspended, resumed under another engine, cloned, killed and started again. Each step is judged by what
+the guest says: the beats are numbered, so a lost, repeated or restarted guest shows."""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "guests"))
+import initramfs  # noqa: E402
+
+BUILD = os.path.abspath(os.environ.get("CLOCHE_BUILD", "."))
+CTL = os.path.join(BUILD, "clochectl")
+KERNEL = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux"
+ENGINE = os.environ.get("CLOCHE_ENGINE", "auto")
+PATIENCE = int(os.environ.get("CLOCHE_PATIENCE", "180"))  # seconds for one step on a loaded host
+
+BEAT = """
+n=0
+while true; do
+    n=$((n + 1))
+    echo "beat $n $(sha256sum /proc/version | cut -c1-8)"
+    [ $((n % 10)) = 0 ] && dd if=/dev/urandom of=/tmp/noise bs=64k count=16 2>/dev/null
+done
+"""
+
+
+class Failure(Exception):
+    pass
+
+
+def check(condition, text):
+    if not condition:
+        raise Failure(text)
+
+
+def ctl(*words, status=0):
+    done = subprocess.run([CTL, *words], capture_output=True, text=True, timeout=PATIENCE)
+    check(done.returncode == status, f"clochectl {' '.join(words)}: status {done.returncode}, not {status}: "
+                                     f"{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def machine(name):
+    for entry in json.loads(ctl("list", "--json")):
+        if entry["name"] == name:
+            return entry
+    raise Failure(f"{name} is not in the list")
+
+
+class Console:
+    """The serial port of a running machine."""
+
+    def __init__(self, name):
+        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "cloche", machine(name)["uuid"], "serial0")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.text = b""
+        self.gaps = []
+        self.last = None
+
+    def read(self, seconds):
+        """What comes within SECONDS, added to the text."""
+        self.socket.settimeout(seconds)
+        try:
+            data = self.socket.recv(65536)
+        except socket.timeout:
+            return False
+        check(data, "the serial port was closed")
+        now = time.monotonic()
+        if self.last:
+            self.gaps.append(now - self.last)
+        self.last = now
+        self.text += data
+        return True
+
+    def beats(self):
+        return [int(n) for n in re.findall(rb"beat (\d+) [0-9a-f]{8}\r?\n", self.text)]
+
+    def wait_beat(self, number):
+        """Until a beat of at least NUMBER came. Returns it."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            beats = self.beats()
+            if beats and beats[-1] >= number:
+                return beats[-1]
+            self.read(1)
+        raise Failure(f"no beat {number}; the guest's last words: {self.text[-400:]!r}")
+
+    def forget(self):
+        self.text = self.text[self.text.rfind(b"\n") + 1:]
+
+    def check_order(self):
+        beats = self.beats()
+        for before, after in zip(beats, beats[1:]):
+            check(after == before + 1, f"beat {after} came after {before}")
+
+    def close(self):
+        self.socket.close()
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def step(text):
+    print(f"-- {text}", flush=True)
+
+
+def life(work):
+    initrd = os.path.join(work, "initrd")
+    initramfs.write(initrd, BEAT)
+    step("create and start")
+    ctl("create", "demo", "--memory", "128M", "--disk", "256M", "--net", "none", "--engine", ENGINE,
+        "--kernel", KERNEL, "--initrd", initrd, "--append", "console=ttyS0 quiet")
+    ctl("create", "demo", status=4)
+    ctl("start", "nothing", status=3)
+    ctl("start", "demo")
+    ctl("start", "demo", status=5)
+    check(machine("demo")["state"] == "running", "it is not shown as running")
+    console = Console("demo")
+    console.wait_beat(5)
+
+    step("pause uses no CPU, resume goes on")
+    ctl("pause", "demo")
+    check(machine("demo")["state"] == "paused", "it is not shown as paused")
+    while console.read(0.3):
+        pass
+    pid = machine("demo")["pid"]
+    before, beats = cpu_seconds(pid), len(console.beats())
+    time.sleep(2)
+    check(cpu_seconds(pid) - before <= 0.05, f"a paused machine used {cpu_seconds(pid) - before} s of CPU in 2 s")
+    check(len(console.beats()) == beats and not console.read(0.2), "a paused machine talked")
+    ctl("resume", "demo")
+    console.wait_beat(console.beats()[-1] + 5)
+    console.check_order()
+
+    step("live snapshot: the guest beats on")
+    console.gaps.clear()
+    ctl("snapshot", "take", "demo", "one", "--note", "while it beats")
+    at_snapshot = console.wait_beat(console.beats()[-1] + 5)
+    console.check_order()
+    log = ctl("log", "demo")
+    pause = int(re.search(r"stood still for (\d+) us", log)[1])
+    print(f"   the monitor held the guest for {pause / 1000:.1f} ms; longest silence {max(console.gaps) * 1000:.0f} ms")
+    listed = json.loads(ctl("snapshot", "list", "demo", "--json"))
+    check(len(listed) == 1 and listed[0]["state"] and listed[0]["current"] and listed[0]["memory-bytes"] > 0, str(listed))
+    ctl("snapshot", "take", "demo", "one", status=4)
+
+    step("restore in the running machine: the beats go back")
+    later = console.wait_beat(at_snapshot + 40)
+    console.forget()
+    ctl("snapshot", "restore", "demo", "one")
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and not (console.beats() and console.beats()[-1] < later):
+        console.read(1)
+    again = console.wait_beat(1)
+    check(again <= at_snapshot + 5, f"after the restore the guest was at {again}, the snapshot was before {at_snapshot}")
+    console.forget()
+    console.wait_beat(again + 5)
+    console.check_order()
+
+    step("suspend to disk; resume under the other engine")
+    last = console.wait_beat(again + 6)
+    ctl("save", "demo")
+    console.close()
+    check(machine("demo")["state"] == "saved", "it is not shown as saved")
+    engines = [line.split(":")[0] for line in
+               subprocess.run([os.path.join(BUILD, "cloche-vm"), "--list-engines"], capture_output=True, text=True).stdout.splitlines()
+               if ": works" in line]
+    other = "interpret" if ENGINE != "interpret" else engines[0]
+    ctl("set", "demo", f"engine={other}")
+    ctl("start", "demo")
+    console = Console("demo")
+    resumed = console.wait_beat(last)
+    check(resumed <= last + 60 and b"Linux version" not in console.text, "it booted anew")
+    console.wait_beat(resumed + 3)
+    console.check_order()
+
+    step("SIGTERM suspends too")
+    last = console.beats()[-1]
+    os.kill(machine("demo")["pid"], signal.SIGTERM)
+    console.close()
+    end = time.monotonic() + PATIENCE
+    while machine("demo")["state"] != "saved":
+        check(time.monotonic() < end, "it is not saved after SIGTERM")
+        time.sleep(0.1)
+    ctl("set", "demo", f"engine={ENGINE}")
+    ctl("start", "demo")
+    console = Console("demo")
+    console.wait_beat(last + 3)
+
+    step("linked clone of the snapshot, running beside it")
+    ctl("clone", "demo", "copy", "--linked", "--snapshot", "one")
+    check(machine("copy")["uuid"] != machine("demo")["uuid"], "the clone has the same UUID")
+    ctl("start", "copy")
+    clone = Console("copy")
+    cloned = clone.wait_beat(1)
+    check(cloned <= at_snapshot + 5, f"the clone went on at {cloned}, the snapshot was before {at_snapshot}")
+    clone.wait_beat(cloned + 5)
+    clone.check_order()
+    ctl("remove", "demo", "--yes", status=5)
+    ctl("stop", "copy", "--force")
+    clone.close()
+    ctl("remove", "copy", "--yes")
+
+    step("a killed monitor is shown as crashed, and the machine starts again")
+    os.kill(machine("demo")["pid"], signal.SIGKILL)
+    console.close()
+    end = time.monotonic() + PATIENCE
+    while machine("demo")["state"] != "crashed":
+        check(time.monotonic() < end, f"it is shown as {machine('demo')['state']}")
+        time.sleep(0.1)
+    check("killed" in machine("demo")["reason"], machine("demo")["reason"])
+    ctl("start", "demo")
+    console = Console("demo")
+    console.wait_beat(1)
+    ctl("screenshot", "demo", os.path.join(work, "screen.png"))
+    check(open(os.path.join(work, "screen.png"), "rb").read(4) == b"\x89PNG", "the screenshot is no PNG")
+    ctl("stop", "demo", "--force")
+    console.close()
+
+    step("restore while it is off; delete with merge")
+    ctl("snapshot", "restore", "demo", "one")
+    check(machine("demo")["state"] == "saved", "a restored machine goes on where it was")
+    ctl("snapshot", "delete", "demo", "one", status=5)
+    ctl("start", "demo")
+    console = Console("demo")
+    restored = console.wait_beat(1)
+    check(restored <= at_snapshot + 5, f"the restored machine went on at {restored}")
+    ctl("stop", "demo", "--force")
+    console.close()
+    ctl("snapshot", "delete", "demo", "one")
+    check(json.loads(ctl("snapshot", "list", "demo", "--json")) == [], "the snapshot is still listed")
+    disks = [f for f in os.listdir(machine("demo")["folder"]) if f.endswith(".qcow2")]
+    check(len(disks) == 1, f"images are left over: {disks}")
+    subprocess.run(["qemu-img", "check", "-q", os.path.join(machine("demo")["folder"], disks[0])], check=True)
+    ctl("remove", "demo", "--yes")
+    check(json.loads(ctl("list", "--json")) == [], "machines are left over")
+
+
+def main():
+    if not os.access(KERNEL, os.R_OK):
+        print(f"skipped: {KERNEL} is not there (package debian-installer-12-netboot-amd64)")
+        return 77
+    work = tempfile.mkdtemp(prefix="cloche-e2e-")
+    os.environ.update(CLOCHE_LIBRARY=os.path.join(work, "library"), XDG_RUNTIME_DIR=os.path.join(work, "run"),
+                      CLOCHE_VM=os.path.join(BUILD, "cloche-vm"))
+    os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
+    try:
+        life(work)
+    except Failure as failure:
+        print(f"FAILED: {failure}")
+        for log in subprocess.run(["find", work, "-name", "vm.log"], capture_output=True, text=True).stdout.split():
+            print(log, open(log).read()[-3000:])
+        return 1
+    finally:
+        for entry in json.loads(subprocess.run([CTL, "list", "--json"], capture_output=True, text=True).stdout or "[]"):
+            if entry.get("pid"):
+                os.kill(entry["pid"], signal.SIGKILL)
+        shutil.rmtree(work, ignore_errors=True)
+    print("passed")
+    return 0
+
+
+sys.exit(main())
