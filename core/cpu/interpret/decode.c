@@ -229,7 +229,7 @@ static void fill_operands(uint32_t key, const struct decoded *d, struct insn *i)
                 fill_memory(key, o, i);
             } else if (!i->is_memory && o->mem.type == ZYDIS_MEMOP_TYPE_MEM && o->mem.segment != ZYDIS_REGISTER_NONE &&
                        o->mem.segment != ZYDIS_REGISTER_ES && o->mem.segment != ZYDIS_REGISTER_SS) {
-                i->segment = segment_numbers[o->mem.segment - ZYDIS_REGISTER_ES]; // string sources, XLAT, MASKMOV
+                i->segment = segment_numbers[o->mem.segment - ZYDIS_REGISTER_ES]; // strings, XLAT, stack
             }
             break;
         case ZYDIS_OPERAND_TYPE_REGISTER:

@@ -231,6 +231,7 @@ static bool instruction_breakpoint(struct vcpu *v)
     if (!hits)
         return false;
     v->dr6 = (v->dr6 & ~15ull) | hits;
+    v->rflags |= FLAG_RF; // in the pushed image: the handler returns to this instruction
     vcpu_fault(v, EXCEPTION_DB, -1);
     return true;
 }
