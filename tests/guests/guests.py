@@ -47,17 +47,19 @@ echo "guest: irqs $(grep -c . /proc/interrupts) $(ls /sys/bus/pci/devices | wc -
 """
 
 
-def linux_to_power_off(guest, kernel, arguments, script="", initrd_name="initrd", machine="x86_64"):
-    initrd = guest.path(initrd_name)
-    initramfs.write(initrd, CHECKS + script, [("nonce", 0o644, guest.nonce.encode())])
-    guest.start("--kernel", need(kernel), "--initrd", initrd, "--append", "console=ttyS0 panic=-1", *arguments)
-    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)\r?\n")
+def linux_to_power_off(guest, kernel, arguments, script="", base=None, machine="x86_64"):
+    initrd = guest.path("initrd")
+    need("/bin/busybox")
+    initramfs.write(initrd, CHECKS + script, [("nonce", 0o644, guest.nonce.encode())], base and need(base))
+    append = "console=ttyS0 panic=-1" + (" rdinit=/guest-init" if base else "")
+    guest.start("--kernel", need(kernel), "--initrd", initrd, "--append", append, "--no-reboot", *arguments)
+    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)")
     if up[3].decode() != machine:
         raise Failure(f"the guest says that it is {up[3]}")
     got = guest.expect(rb"guest: sum ([0-9a-f]{64})")[1].decode()
     if got != hashlib.sha256(guest.nonce.encode()).hexdigest():
         raise Failure("the guest computed a wrong checksum")
-    clock = guest.expect(rb"guest: clock (\w+)\r?\n")[1].decode()
+    clock = guest.expect(rb"guest: clock ([\w-]+)\r")[1].decode()
     guest.expect(rb"guest: irqs")
     return up, clock
 
@@ -100,7 +102,7 @@ def linux_high_memory(guest):
 
 @row("linux-32bit", "Debian's i386 kernel (PAE): busybox, checksum, ACPI power-off", 300)
 def linux_32bit(guest):
-    up, clock = linux_to_power_off(guest, KERNEL32, ["--memory", "256M"], machine="i686")
+    up, clock = linux_to_power_off(guest, KERNEL32, ["--memory", "512M"], base=INITRD32, machine="i686")
     guest.wait()
     return f"checksum right, clock {clock}"
 

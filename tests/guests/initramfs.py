@@ -43,15 +43,27 @@ INIT = """#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-echo "guest: up $(cut -d' ' -f1 /proc/uptime) cpus $(nproc) $(uname -m)"
+echo "guest: up $(cut -d' ' -f1 /proc/uptime) cpus $(grep -c ^processor /proc/cpuinfo) $(uname -m)"
 %s
 echo "guest: done"
 poweroff -f
 """
 
 
-def write(path, script, files=()):
-    data = archive([("init", 0o755, (INIT % script).encode())] + list(files))
+def overlay(files):
+    """FILES alone, to be put behind another archive."""
+    return gzip.compress(b"".join([entry(n, 0o100000 | m, d) for n, m, d in files] + [entry("TRAILER!!!", 0)]), 1)
+
+
+def write(path, script, files=(), base=None):
+    """With BASE, another archive's system is used, and the script is /guest-init in it."""
+    init = (INIT % script).encode()
+    if base:
+        with open(base, "rb") as f:
+            data = f.read()
+        data += b"\0" * (-len(data) % 4) + overlay([("guest-init", 0o755, init)] + list(files))
+    else:
+        data = archive([("init", 0o755, init)] + list(files))
     with open(path + ".tmp", "wb") as f:
         f.write(data)
     os.rename(path + ".tmp", path)
