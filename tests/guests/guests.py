@@ -2,7 +2,6 @@
 """The table of guests. One row: a name, what it shows, and a function that drives the guest and returns the evidence."""
 import hashlib
 import os
-import re
 import subprocess
 from collections import namedtuple
 
@@ -53,7 +52,7 @@ def linux_to_power_off(guest, kernel, arguments, script="", base=None, machine="
     initramfs.write(initrd, CHECKS + script, [("nonce", 0o644, guest.nonce.encode())], base and need(base))
     append = "console=ttyS0 panic=-1" + (" rdinit=/guest-init" if base else "")
     guest.start("--kernel", need(kernel), "--initrd", initrd, "--append", append, "--no-reboot", *arguments)
-    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)")
+    up = guest.expect(rb"guest: up ([0-9.]+) cpus (\d+) (\w+)\r")
     if up[3].decode() != machine:
         raise Failure(f"the guest says that it is {up[3]}")
     got = guest.expect(rb"guest: sum ([0-9a-f]{64})")[1].decode()
@@ -80,7 +79,7 @@ def linux_smp2(guest):
     return f"2 processors, checksum right, clock {clock}"
 
 
-@row("linux-smp4", "the same with four processors", 400)
+@row("linux-smp4", "the same with four processors", 400, quick=True)
 def linux_smp4(guest):
     up, clock = linux_to_power_off(guest, KERNEL64, ["--memory", "512M", "--cpus", "4"])
     guest.wait()
@@ -93,7 +92,7 @@ def linux_smp4(guest):
 def linux_high_memory(guest):
     script = "mkdir -p /mnt/t; mount -t tmpfs -o size=3400m t /mnt/t; free -k | grep Mem | awk '{print \"guest: mem \" $2}'\n"
     linux_to_power_off(guest, KERNEL64, ["--memory", "5G"], script)
-    kib = int(guest.expect(rb"guest: mem (\d+)")[1])
+    kib = int(guest.expect(rb"guest: mem (\d+)\r")[1])
     guest.wait()
     if kib < 4.7 * 1024 * 1024:
         raise Failure(f"the guest sees only {kib} KiB")
@@ -111,14 +110,11 @@ def linux_32bit(guest):
 def installer(guest, kernel, initrd, arguments):
     guest.start("--kernel", need(kernel), "--initrd", need(initrd), "--append",
                 "console=ttyS0,115200n8 DEBIAN_FRONTEND=text priority=high", "--memory", "1G", *arguments)
-    guest.expect(rb"Select a language.*?Prompt: |Choose the language.*?Prompt: ")
-    guest.send("?\n") # the help of the dialog comes from the guest's own text frontend
-    guest.expect(rb"[Pp]rompt: ")
-    languages = len(set(re.findall(rb"\d+\. ([A-Z]\w+)", guest.output)))
-    if languages < 20:
-        raise Failure(f"only {languages} languages were listed")
+    guest.expect(rb"Choose the language to be used.*?English.*?Prompt: '\?' for help, default=\d+> ")
+    guest.send("2\r")  # English: the guest's own program goes on to the next question
+    guest.expect(rb"Select your location.*?Country, territory or area:.*?(\d+): United States.*?Prompt: ")
     guest.stop()
-    return f"language dialog with {languages} languages answered a key"
+    return "language dialog answered, location dialog came"
 
 
 @row("installer-amd64", "the Debian text installer to its first dialog on the serial port", 600)
@@ -126,7 +122,7 @@ def installer_amd64(guest):
     return installer(guest, KERNEL64, INITRD64, [])
 
 
-@row("installer-i386", "the same, 32 bits", 600)
+@row("installer-i386", "the same, 32 bits", 600, quick=True)
 def installer_i386(guest):
     return installer(guest, KERNEL32, INITRD32, [])
 
