@@ -228,7 +228,7 @@ static void fill_operands(uint32_t key, const struct decoded *d, struct insn *i)
                 i->is_memory = true;
                 fill_memory(key, o, i);
             } else if (!i->is_memory && o->mem.type == ZYDIS_MEMOP_TYPE_MEM && o->mem.segment != ZYDIS_REGISTER_NONE &&
-                       o->mem.segment != ZYDIS_REGISTER_ES && o->mem.segment != ZYDIS_REGISTER_SS) {
+                       o->mem.segment != ZYDIS_REGISTER_ES) {
                 i->segment = segment_numbers[o->mem.segment - ZYDIS_REGISTER_ES]; // strings, XLAT, stack
             }
             break;
