@@ -120,7 +120,7 @@ bool machine_state_save(struct machine *machine, GByteArray *out, GError **error
     for (unsigned i = 0; machine->cpus && i < machine->cpus->count; i++) {
         g_autofree char *cpu = g_strdup_printf("cpu%u", i), *lapic = g_strdup_printf("lapic%u", i);
         save_section(out, cpu, "cpu", 1, vcpu_fields, machine->cpus->vcpu[i]);
-        save_section(out, lapic, "lapic", 1, lapic_fields, machine->cpus->vcpu[i]->lapic);
+        save_section(out, lapic, "lapic", 1, lapic_fields, lapic_state(machine->cpus->vcpu[i]->lapic));
     }
     for (const struct device *device = machine->devices; device; device = device->next)
         save_section(out, device->id, device->class->name, device->class->version, device->class->fields, device);
@@ -236,7 +236,7 @@ static bool load_any(struct machine *machine, struct section *section, GError **
     if ((vcpu = find_vcpu(machine, section->name, "cpu")))
         return load_section(section, "cpu", 1, vcpu_fields, vcpu, error);
     if ((vcpu = find_vcpu(machine, section->name, "lapic")))
-        return load_section(section, "lapic", 1, lapic_fields, vcpu->lapic, error);
+        return load_section(section, "lapic", 1, lapic_fields, lapic_state(vcpu->lapic), error);
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
                 "The saved state has a device \"%s\" (%s), this machine has not: give it the same definition",
                 section->name, section->class_name);
@@ -311,6 +311,12 @@ bool machine_state_load(struct machine *machine, const void *data, size_t length
     struct state_reader reader = {data, length - CHECKSUM_SIZE, sizeof(magic) + 4};
     if (!load_sections(machine, &reader, error))
         return false;
+    for (unsigned i = 0; machine->cpus && i < machine->cpus->count; i++) {
+        struct vcpu *vcpu = machine->cpus->vcpu[i];
+        lapic_loaded(vcpu->lapic);
+        if (vcpu->engine && vcpu->engine->flush_tlb)
+            vcpu->engine->flush_tlb(vcpu);
+    }
     return machine_state_loaded(machine, error);
 }
 
@@ -333,7 +339,7 @@ char *machine_state_print(struct machine *machine)
         g_string_append_printf(out, "cpu%u:\n", i);
         state_print_fields(out, vcpu_fields, machine->cpus->vcpu[i], 2);
         g_string_append_printf(out, "lapic%u:\n", i);
-        state_print_fields(out, lapic_fields, machine->cpus->vcpu[i]->lapic, 2);
+        state_print_fields(out, lapic_fields, lapic_state(machine->cpus->vcpu[i]->lapic), 2);
     }
     for (const struct device *device = machine->devices; device; device = device->next)
         machine_state_print_device(device, out);

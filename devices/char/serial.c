@@ -333,6 +333,10 @@ static bool loaded(struct device *device, GError **error)
     struct serial *s = (struct serial *)device;
     s->fifo_count = MIN(s->fifo_count, FIFO);
     s->tx_busy = s->backend && char_backend_busy(s->backend);
+    // A guest that waited for a full back end to drain is told here: this one has room.
+    if (!s->tx_busy && (s->ier & IER_TX))
+        s->tx_interrupt = true;
+    update(s);
     if (s->backend)
         char_backend_accept_input(s->backend);
     return true;
