@@ -47,12 +47,14 @@ enum { QCOW2_MOST_SNAPSHOTS = 65536 };
 struct qcow2_slice {
     uint64_t offset; // in the file; the key
     struct qcow2_slice *newer, *older;
-    bool dirty, committing;
+    bool dirty, committing, recent;
     uint8_t data[];
 };
 
+enum { QCOW2_FRONT = 256 };
 struct qcow2_cache {
     GHashTable *slices;
+    struct qcow2_slice *front[QCOW2_FRONT]; // by the low bits of the slice number: the way of most look-ups
     struct qcow2_slice *newest, *oldest;
     unsigned count, dirty, most;
     unsigned slice_size;

@@ -22,9 +22,16 @@ static void link_newest(struct qcow2_cache *cache, struct qcow2_slice *slice)
     cache->newest = slice;
 }
 
+static struct qcow2_slice **front_of(struct qcow2_cache *cache, uint64_t offset)
+{
+    return &cache->front[offset / cache->slice_size % QCOW2_FRONT];
+}
+
 static void drop(struct qcow2_cache *cache, struct qcow2_slice *slice)
 {
     unlink_slice(cache, slice);
+    if (*front_of(cache, slice->offset) == slice)
+        *front_of(cache, slice->offset) = NULL;
     g_hash_table_remove(cache->slices, &slice->offset);
     cache->count--;
     cache->dirty -= slice->dirty;
@@ -42,12 +49,12 @@ void qcow2_cache_free(struct qcow2_cache *cache)
 
 struct qcow2_slice *qcow2_cache_find(struct qcow2_cache *cache, uint64_t offset)
 {
-    if (cache->newest && cache->newest->offset == offset)
-        return cache->newest;
-    struct qcow2_slice *slice = g_hash_table_lookup(cache->slices, &offset);
+    struct qcow2_slice **front = front_of(cache, offset), *slice = *front;
+    if (!slice || slice->offset != offset)
+        slice = g_hash_table_lookup(cache->slices, &offset);
     if (slice) {
-        unlink_slice(cache, slice);
-        link_newest(cache, slice);
+        slice->recent = true;
+        *front = slice;
     }
     return slice;
 }
@@ -58,7 +65,11 @@ static void evict(struct qcow2_cache *cache)
     struct qcow2_slice *slice = cache->oldest;
     for (unsigned tries = 0; slice && cache->count >= cache->most && tries < 64; tries++) {
         struct qcow2_slice *newer = slice->newer;
-        if (!slice->dirty && !slice->committing)
+        if (slice->recent) { // used since it was last looked at: a second chance
+            slice->recent = false;
+            unlink_slice(cache, slice);
+            link_newest(cache, slice);
+        } else if (!slice->dirty && !slice->committing)
             drop(cache, slice);
         slice = newer;
     }

@@ -264,7 +264,8 @@ static int vdi_map(struct disk *disk, uint64_t offset, uint64_t length, unsigned
 {
     struct vdi *v = disk->state;
     int rc = grains_map(&v->grains, offset, length, flags, extent);
-    extent->writable &= v->marked;
+    if (!rc)
+        extent->writable &= v->marked;
     return rc;
 }
 

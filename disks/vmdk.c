@@ -105,7 +105,7 @@ static void note_read_only(struct vmdk *v)
     if (v->parent_cid != UINT32_MAX)
         disk->read_only_reason =
             g_strdup("VMDK images with a parent are only read here; make a qcow2 overlay on top of it");
-    else if (!written || v->extent_count != 1)
+    else if (!written || v->extent_count != 1 || (v->extents && v->extents[0].kind == VMDK_ZERO))
         disk->read_only_reason =
             g_strdup_printf("%s VMDK images are only read here; convert it, or make a qcow2 overlay on "
                             "top of it",
@@ -200,7 +200,8 @@ static int vmdk_map(struct disk *disk, uint64_t offset, uint64_t length, unsigne
         if (flags & MAP_HOLES && file_is_hole(e->file, extent->file_offset, length, &extent->length))
             extent->kind = EXTENT_ZERO;
     }
-    extent->writable &= v->marked;
+    if (!rc)
+        extent->writable &= v->marked;
     return rc;
 }
 
