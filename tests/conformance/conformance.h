@@ -114,6 +114,8 @@ bool mark_undefined(const struct decoded *d, struct vector *v);
 
 bool native_init(GError **error);
 uint8_t *native_data(void);
+// The engine has signal handlers of its own on this thread: each native run puts ours in place for its time.
+void native_share_signals(void);
 void native_seal(void); // after the read-only page has its contents
 void native_run(const struct vector *v, struct outcome *out);
 

@@ -110,21 +110,46 @@ static bool map_fixed(uint64_t address, size_t size, int protection, GError **er
     return false;
 }
 
+// ---- Signals: ours, and those of an engine that has its own --------------------------------------------------------
+
+static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
+
+struct signal_set {
+    struct sigaction actions[G_N_ELEMENTS(signals)];
+    stack_t stack;
+    sigset_t mask;
+};
+static struct signal_set ours;
+static bool engine_has_signals;
+
+static void signals_swap(const struct signal_set *next, struct signal_set *previous)
+{
+    for (unsigned k = 0; k < G_N_ELEMENTS(signals); k++)
+        sigaction(signals[k], &next->actions[k], previous ? &previous->actions[k] : NULL);
+    sigaltstack(&next->stack, previous ? &previous->stack : NULL);
+    pthread_sigmask(SIG_SETMASK, &next->mask, previous ? &previous->mask : NULL);
+}
+
+void native_share_signals(void)
+{
+    engine_has_signals = true;
+}
+
 bool native_init(GError **error)
 {
-    static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
-    stack_t stack = {.ss_size = 256 * 1024};
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
-    stack.ss_sp = g_malloc(stack.ss_size);
+    ours.stack.ss_size = 256 * 1024;
+    ours.stack.ss_sp = g_malloc(ours.stack.ss_size);
     if (!map_fixed(DATA_BASE, DATA_ALL, PROT_READ | PROT_WRITE, error) ||
         !map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, error))
         return false;
     memset((void *)CODE_BASE, 0xcc, CODE_SIZE);
-    sigaltstack(&stack, NULL);
     sigfillset(&action.sa_mask);
     for (unsigned k = 0; k < G_N_ELEMENTS(signals); k++)
-        sigaction(signals[k], &action, NULL);
+        ours.actions[k] = action;
+    sigemptyset(&ours.mask);
+    signals_swap(&ours, NULL);
     // 64-bit processes run with null data segments; 32-bit code needs them.
     uint16_t selector = SELECTOR_DATA;
     __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(selector));
@@ -140,6 +165,9 @@ void native_run(const struct vector *v, struct outcome *out)
 {
     uint8_t *code = (uint8_t *)v->in.rip;
     memcpy(code, v->bytes, v->length);
+    struct signal_set theirs;
+    if (engine_has_signals)
+        signals_swap(&ours, &theirs);
     run.vector = v;
     run.out = out;
     // Returning from a signal leaves ID as it is: a POPF of the last run must not be seen.
@@ -150,6 +178,8 @@ void native_run(const struct vector *v, struct outcome *out)
         :
         : "memory", "cc");
     run.vector = NULL;
+    if (engine_has_signals)
+        signals_swap(&theirs, NULL);
     memset(code, 0xcc, v->length);
     // INT3 elsewhere than in the instruction itself is the end of the run.
     uint64_t last = out->state.rip - 1;

@@ -195,12 +195,14 @@ static const struct insn *compare(struct vcpu *v, const struct insn *i, bool sca
         uint64_t source, destination, a = slot_get(v, VCPU_OFFSET(gpr[RAX]), size);
         uint8_t bytes[8];
         if (!scan) {
-            if (!string_source(v, i, &source) || !linear_load(v, source, bytes, size))
+            uint8_t first[8];
+            if (!string_destination(v, i, ACCESS_READ, &destination) || !linear_load(v, destination, bytes, size) ||
+                !string_source(v, i, &source) || !linear_load(v, source, first, size))
                 return flags_restored(v, result, aux);
-            a = load_le(bytes, size);
-        }
-        if (!string_destination(v, i, ACCESS_READ, &destination) || !linear_load(v, destination, bytes, size))
+            a = load_le(first, size);
+        } else if (!string_destination(v, i, ACCESS_READ, &destination) || !linear_load(v, destination, bytes, size)) {
             return flags_restored(v, result, aux);
+        }
         compare_flags(v, a, load_le(bytes, size), size);
         if (!scan)
             string_advance(v, i, RSI, 1);
