@@ -158,6 +158,11 @@ bool interpret_set_init(struct cpu_set *set, GError **error)
     return true;
 }
 
+bool interpret_owns_page(struct cpu_set *set, uint64_t ram_offset)
+{
+    return atomic_load(&set->interpret->owners[ram_offset >> PAGE_SHIFT]) != 0;
+}
+
 void interpret_set_free(struct cpu_set *set)
 {
     if (!set->interpret)

@@ -333,6 +333,8 @@ struct interpreter; // caches; made by interpret_attach(), beside whatever engin
 // Called by engines that use the interpreter, in their set_init and set_free.
 bool interpret_set_init(struct cpu_set *set, GError **error);
 void interpret_set_free(struct cpu_set *set);
+// Has an interpreter of the set blocks from this page?
+bool interpret_owns_page(struct cpu_set *set, uint64_t ram_offset);
 bool interpret_attach(struct vcpu *v, GError **error);
 void interpret_detach(struct vcpu *v);
 // Runs one instruction (LIMIT 1), LIMIT chains of blocks, or until an exit (0), from exact state to exact state; faults

@@ -5,6 +5,7 @@
 // The cache has two halves. When one is full the other is used: all look-up tables are emptied first, then every vCPU
 // passes its dispatcher (cpu_set_run_on_all), after which nobody can be inside the old half.
 // Lock order: translator lock last; nothing that waits for other vCPUs is called under it.
+#include "core/cpu/interpret/interpret.h"
 #include "core/cpu/translate/translate.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 struct code_page {
     uint64_t ram_page;
     uint32_t first_block; // index + 1, of all modes and addresses
+    uint32_t first_tail;  // of blocks whose one instruction ends in this page
     uint64_t bitmap[8];   // what was translated, one bit per 8 bytes
 };
 
@@ -159,7 +161,7 @@ struct block *block_new(struct translator *t, uint64_t address, uint32_t mode, u
     if (t->block_count >= t->block_limit || t->limit - t->used < 64 * KiB)
         return NULL;
     struct block *b = &t->blocks[t->block_count];
-    *b = (struct block){.address = address, .mode = mode, .ram_page = ram_page};
+    *b = (struct block){.address = address, .mode = mode, .ram_page = ram_page, .second_page = NO_PAGE};
     return b;
 }
 
@@ -183,6 +185,14 @@ void block_publish(struct translator *t, struct block *b)
         page->bitmap[i >> 6] |= BIT(i & 63);
     b->page_next = page->first_block;
     page->first_block = index;
+    if (b->second_page != NO_PAGE) {
+        struct code_page *second = page_get(t, b->second_page, true);
+        unsigned tail = (unsigned)((b->address + b->length) & ~PAGE_MASK);
+        for (unsigned i = 0; i <= (tail - 1) >> 3; i++)
+            second->bitmap[i >> 6] |= BIT(i & 63);
+        b->second_next = second->first_tail;
+        second->first_tail = index;
+    }
     unsigned slot = block_hash(b->address, b->mode);
     b->hash_next = t->hash[slot];
     __atomic_store_n(&t->block_count, t->block_count + 1, __ATOMIC_RELEASE);
@@ -233,12 +243,7 @@ static void entry_patch(struct translator *t, struct block *b, const uint8_t *ta
     __atomic_store_n(at, word, __ATOMIC_RELEASE);
 }
 
-void block_forward(struct translator *t, struct block *dead, struct block *now)
-{
-    entry_patch(t, dead, now->host);
-}
-
-static void block_kill(struct translator *t, struct block *b)
+void block_kill(struct translator *t, struct block *b)
 {
     if (b->dead)
         return;
@@ -281,13 +286,36 @@ void translator_written(void *opaque, uint64_t ram_offset, uint64_t length, enum
                     ((struct context *)current->engine_state)->counters.invalidations++;
                 continue;
             }
-            for (unsigned i = start >> 3; i <= (end - 1) >> 3; i++)
+            for (unsigned i = start >> 3; i <= (end - 1) >> 3 && i < 512; i++)
                 page->bitmap[i >> 6] |= BIT(i & 63);
             link = &b->page_next;
+        }
+        link = &page->first_tail;
+        while (*link) {
+            struct block *b = &t->blocks[*link - 1];
+            unsigned end = (unsigned)((b->address + b->length) & ~PAGE_MASK);
+            if (end > from) {
+                block_kill(t, b);
+                *link = b->second_next;
+                continue;
+            }
+            for (unsigned i = 0; i <= (end - 1) >> 3; i++)
+                page->bitmap[i >> 6] |= BIT(i & 63);
+            link = &b->second_next;
         }
         // The writer's own block may be among them: it leaves after this instruction.
         if (current && current->engine_state)
             atomic_store(&((struct context *)current->engine_state)->kicked, 1);
+    }
+    bool empty = !page || (!page->first_block && !page->first_tail);
+    if (empty && !interpret_owns_page(t->set, ram_page)) {
+        ram_untrack(t->set->host.ram, ram_page, TRACK_CODE); // plain data from now on
+        if (interpret_owns_page(t->set, ram_page))
+            empty = false;
+        g_mutex_unlock(&t->lock);
+        if (!empty)
+            ram_track(t->set->host.ram, ram_page, TRACK_CODE);
+        return;
     }
     g_mutex_unlock(&t->lock);
 }

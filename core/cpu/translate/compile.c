@@ -32,6 +32,7 @@ static bool ends_trace(const struct trace_insn *i)
     case FACT_POPF:
     case FACT_STRING:
     case FACT_RDTSC:
+    case FACT_MOV_SEG: // what is not translated leaves the block by itself
         return false;
     default:
         return true;
@@ -66,11 +67,19 @@ static bool trace_append(struct compiler *c, uint64_t at)
     struct trace_insn *i = &c->insns[c->count];
     *i = (struct trace_insn){.bytes = bytes, .offset = (uint16_t)(at - c->address)};
     enum decode_result r = decode_fields(&i->insn, bytes, (unsigned)(PAGE_SIZE - in_page), c->bits);
+    if (r == DECODE_TRUNCATED && c->count)
+        return false;
+    if (r == DECODE_TRUNCATED && c->second_page != NO_PAGE) {
+        unsigned here = (unsigned)(PAGE_SIZE - in_page);
+        memcpy(c->joined, bytes, here);
+        memcpy(c->joined + here, c->t->set->host.ram->host + c->second_page, sizeof c->joined - here);
+        i->bytes = bytes = c->joined;
+        r = decode_fields(&i->insn, bytes, 15, c->bits);
+        c->block->second_page = c->second_page;
+    }
     if (r == DECODE_OK) {
         i->fact = *fact_find(c->t->facts, &i->insn, bytes);
     } else {
-        if (r == DECODE_TRUNCATED && c->count)
-            return false;
         i->insn.length = 1;
         i->fact.class = FACT_SENSITIVE;
     }
@@ -92,7 +101,7 @@ static void trace_collect(struct compiler *c)
             break;
         struct trace_insn *i = &c->insns[c->count - 1];
         at += i->insn.length;
-        if (ends_trace(i))
+        if (ends_trace(i) || c->block->second_page != NO_PAGE)
             break;
         if ((i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP) && ++jumps >= TRACE_JUMPS)
             break;
@@ -394,6 +403,12 @@ static void emit_stubs(struct compiler *c)
         case STUB_SYSTEM:
             emit_system_stub(c, s);
             break;
+        case STUB_LOOKUP: // exit_reason is EXIT_LOOKUP unless set
+            emit_patch(e, s->field);
+            emit_store_imm32(e, EXIT_LOOKUP, MEM_CONTEXT(exit_reason));
+            emit_mov_imm(e, HOST_A, s->target);
+            emit_jmp(e, c->t->thunks.exit_saved);
+            break;
         case STUB_INTERPRET:
             emit_patch(e, s->field);
             emit_mov_imm(e, HOST_A, s->target);
@@ -438,7 +453,28 @@ static struct block *finish(struct compiler *c)
     return b;
 }
 
-struct block *block_translate(struct context *context, uint64_t address, uint32_t mode, uint64_t ram_page)
+bool insn_spans_pages(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page)
+{
+    struct guest_insn i;
+    unsigned in_page = address & ~PAGE_MASK;
+    return in_page > PAGE_SIZE - 15 &&
+           decode_fields(&i, t->set->host.ram->host + ram_page + in_page, (unsigned)(PAGE_SIZE - in_page),
+                         mode & MODE_64 ? 64 : 32) == DECODE_TRUNCATED;
+}
+
+// An instruction that ends in the next page: is that page still the one that was translated?
+static void check_second_page(struct compiler *c)
+{
+    uint64_t next = c->page + PAGE_SIZE;
+    c->i = &c->insns[0];
+    flags_clobber(c);
+    emit_op_mem(&c->e, 0, 0x81, 7, MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(next, c->mode)));
+    emit32(&c->e, code_page_id(c->t, next, c->mode, c->second_page));
+    stub_new(c, STUB_LOOKUP, emit_jcc_forward(&c->e, 5))->target = c->address;
+}
+
+struct block *block_translate(struct context *context, uint64_t address, uint32_t mode, uint64_t ram_page,
+                              uint64_t second_page)
 {
     struct translator *t = context->translator;
     struct block *block = block_new(t, address, mode, ram_page);
@@ -453,6 +489,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     c->page = address & PAGE_MASK;
     c->host_page = t->set->host.ram->host + ram_page;
     c->mode = mode;
+    c->second_page = second_page;
     c->bits = mode & MODE_64 ? 64 : 32;
     c->count = c->boundary_count = c->stub_count = 0;
     c->peeked = 1;
@@ -468,6 +505,8 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
         emit_nop(&c->e, 8 - ((uintptr_t)emit_here(&c->e) & 7));
     block->host = emit_here(&c->e);
     emit_nop(&c->e, 5); // where a dead block is cut off
+    if (block->second_page != NO_PAGE)
+        check_second_page(c);
     for (unsigned n = 0; n < c->count; n++) {
         c->i = &c->insns[n];
         if (!c->no_boundary)

@@ -17,7 +17,7 @@ struct trace_insn {
     uint16_t live_before, live_after; // status flags
 };
 
-enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET };
+enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP };
 
 struct stub {
     uint8_t kind;   // enum stub_kind
@@ -45,6 +45,8 @@ struct compiler {
     const uint8_t *host_page; // guest bytes of the page
     uint64_t peeked;          // another page that liveness looked at
     const uint8_t *peeked_host;
+    uint64_t second_page; // ram offset of the next page of code, or NO_PAGE
+    uint8_t joined[16];   // the bytes of an instruction that runs over the page's end
     uint32_t mode;
     unsigned bits; // 32, 64
     struct trace_insn insns[TRACE_MAX];

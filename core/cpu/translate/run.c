@@ -77,34 +77,65 @@ static void flush_fetch(struct vcpu *v, void *opaque)
     }
 }
 
+// Code is read from the page only after writes to it are seen.
+static void track_code(struct context *c, uint64_t ram_page)
+{
+    struct ram *ram = c->vcpu->set->host.ram;
+    if (!(ram_tracked(ram, ram_page) & TRACK_CODE))
+        ram_track(ram, ram_page, TRACK_CODE); // waits for other vCPUs: not under the translator's lock
+}
+
+// NULL: try again.
+static struct block *block_make(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page, uint64_t second)
+{
+    struct translator *t = c->translator;
+    struct ram *ram = c->vcpu->set->host.ram;
+    bool full = false;
+    g_mutex_lock(&t->lock);
+    if (!(ram_tracked(ram, ram_page) & TRACK_CODE) ||
+        (second != NO_PAGE && !(ram_tracked(ram, second) & TRACK_CODE))) { // lost since track_code()
+        g_mutex_unlock(&t->lock);
+        return NULL;
+    }
+    struct block *b = block_find(t, address, mode, ram_page);
+    if (b && b->second_page != second) {
+        block_kill(t, b); // its next page is another one here
+        b = NULL;
+    }
+    if (!b)
+        b = block_translate(c, address, mode, ram_page, second);
+    if (!b) {
+        full = true;
+        translator_flush_cache(t);
+    }
+    g_mutex_unlock(&t->lock);
+    if (full) {
+        c->counters.cache_flushes++;
+        cpu_set_run_on_all(c->vcpu->set, flush_fetch, NULL);
+    }
+    return b;
+}
+
 // The block of ADDRESS, translated if need be. NULL: interpret.
 static struct block *block_get(struct context *c, uint64_t address, uint32_t mode)
 {
     struct translator *t = c->translator;
-    struct ram *ram = c->vcpu->set->host.ram;
     for (;;) {
-        uint64_t ram_page;
+        uint64_t ram_page, second = NO_PAGE;
         if (!fetch_page(c, address, mode, &ram_page))
             return NULL;
         struct block *b = block_find(t, address, mode, ram_page);
+        if (b && b->second_page == NO_PAGE)
+            return b;
+        track_code(c, ram_page);
+        if (insn_spans_pages(t, address, mode, ram_page)) {
+            if (!fetch_page(c, (address | ~PAGE_MASK) + 1, mode, &second))
+                return NULL;
+            track_code(c, second);
+        }
+        b = block_make(c, address, mode, ram_page, second);
         if (b)
             return b;
-        if (!(ram_tracked(ram, ram_page) & TRACK_CODE)) {
-            ram_track(ram, ram_page, TRACK_CODE); // waits for other vCPUs: not under the lock
-            continue;
-        }
-        g_mutex_lock(&t->lock);
-        b = block_find(t, address, mode, ram_page);
-        if (!b)
-            b = block_translate(c, address, mode, ram_page);
-        bool full = !b;
-        if (full)
-            translator_flush_cache(t);
-        g_mutex_unlock(&t->lock);
-        if (!full)
-            return b;
-        c->counters.cache_flushes++;
-        cpu_set_run_on_all(c->vcpu->set, flush_fetch, NULL);
     }
 }
 

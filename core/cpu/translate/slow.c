@@ -161,6 +161,14 @@ bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool wri
         target_find(c, address, kind, write, &t);
         foreign_end(c, loaded);
     }
+    if (t.kind == TARGET_TRACKED && ram_tracked(c->vcpu->set->host.ram, t.ram_offset) == TRACK_VIDEO) {
+        // Noted once as damaged, the page is plain memory until the damage is collected.
+        bool loaded = foreign_begin(c);
+        ram_write_begin(c->vcpu->set->host.ram, t.ram_offset, 1);
+        ram_write_end(c->vcpu->set->host.ram, t.ram_offset, 1);
+        target_find(c, address, kind, write, &t);
+        foreign_end(c, loaded);
+    }
     const struct fast_entry *e = &c->tlb[kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
     return t.kind == TARGET_RAM && (write ? e->write : e->read) == (address & PAGE_MASK);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// String instructions: page by page at host speed, with exact counters. Faults, devices, backwards strings and odd
+// String instructions: page by page at host speed, with exact counters. Faults, devices and odd
 // segments are left to the interpreter, which goes on from where this got to. Built without vector registers.
 #include "core/cpu/translate/system.h"
 
@@ -10,14 +10,17 @@ struct string {
     unsigned size;
     uint64_t mask; // of addresses
     unsigned kind;
+    bool backwards;
 };
 
 // Host address of ADDRESS and how many bytes of its page follow; NULL: not plain memory.
 static uint8_t *string_host(struct context *c, const struct string *s, uint64_t address, bool write, uint64_t *room)
 {
     const struct fast_entry *e = &c->tlb[s->kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
-    uint64_t page = address & PAGE_MASK;
-    *room = PAGE_SIZE - (address & ~PAGE_MASK);
+    uint64_t page = address & PAGE_MASK, in_page = address & ~PAGE_MASK;
+    *room = PAGE_SIZE - in_page;
+    if (s->backwards && *room >= s->size)
+        *room = in_page + s->size; // downwards, the element at ADDRESS included
     if ((write ? e->write : e->read) != page) {
         if (!tlb_fill_plain(c, address, s->kind, write))
             return NULL;
@@ -32,8 +35,50 @@ static uint64_t give_up(struct context *c, const struct system_site *site)
     return (uintptr_t)c->translator->thunks.interpret_host;
 }
 
-static void move(uint8_t *to, const uint8_t *from, uint64_t count, unsigned size)
+// No memcpy() here: the C library's uses vector registers.
+static uint64_t element_load(const uint8_t *p, unsigned size)
 {
+    switch (size) {
+    case 1:
+        return *p;
+    case 2:
+        return *(const uint16_t *)p;
+    case 4:
+        return *(const uint32_t *)p;
+    default:
+        return *(const uint64_t *)p;
+    }
+}
+
+static void element_store(uint8_t *p, uint64_t value, unsigned size)
+{
+    switch (size) {
+    case 1:
+        *p = (uint8_t)value;
+        break;
+    case 2:
+        *(uint16_t *)p = (uint16_t)value;
+        break;
+    case 4:
+        *(uint32_t *)p = (uint32_t)value;
+        break;
+    default:
+        *(uint64_t *)p = value;
+    }
+}
+
+static void move_backwards(uint8_t *to, const uint8_t *from, uint64_t count, unsigned size)
+{
+    for (; count; count--, to -= size, from -= size)
+        element_store(to, element_load(from, size), size);
+}
+
+static void move(uint8_t *to, const uint8_t *from, uint64_t count, unsigned size, bool backwards)
+{
+    if (backwards) {
+        move_backwards(to, from, count, size);
+        return;
+    }
     switch (size) {
     case 1:
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
@@ -73,7 +118,7 @@ static bool element_copy(struct context *c, const struct string *s, uint64_t add
     uint8_t *first = string_host(c, s, address, write, &room);
     if (!first)
         return false;
-    unsigned n = (unsigned)MIN(room, s->size);
+    unsigned n = (unsigned)MIN(PAGE_SIZE - (address & ~PAGE_MASK), s->size);
     uint8_t *second = NULL;
     if (n < s->size && !(second = string_host(c, s, (address + n) & s->mask, write, &room)))
         return false;
@@ -92,10 +137,11 @@ static bool element_copy(struct context *c, const struct string *s, uint64_t add
 
 static void advance(struct string *s, uint64_t elements, bool source, bool target)
 {
+    uint64_t distance = s->backwards ? -(elements * s->size) : elements * s->size;
     if (source)
-        s->si = (s->si + elements * s->size) & s->mask;
+        s->si = (s->si + distance) & s->mask;
     if (target)
-        s->di = (s->di + elements * s->size) & s->mask;
+        s->di = (s->di + distance) & s->mask;
     s->count -= elements;
 }
 
@@ -117,7 +163,7 @@ static bool string_move(struct context *c, struct string *s)
         from = string_host(c, s, s->si, false, &room1); // both may share a TLB slot
         if (!from)
             return false;
-        move(to, from, n, s->size);
+        move(to, from, n, s->size, s->backwards);
     } else {
         uint8_t data[8];
         if (!element_copy(c, s, s->si, data, false) || !element_copy(c, s, s->di, data, true))
@@ -135,7 +181,7 @@ static bool string_store(struct context *c, struct string *s, uint64_t value)
     if (!to)
         return false;
     uint64_t n = piece(s, room, room);
-    if (n) {
+    if (n && !s->backwards) {
         fill(to, value, n, s->size);
     } else {
         if (!element_copy(c, s, s->di, (uint8_t *)&value, true))
@@ -177,9 +223,9 @@ static bool string_compare(struct context *c, struct string *s, const struct sys
         return false; // over a page border
     uint64_t element = s->size == 8 ? ~0ull : (1ull << 8 * s->size) - 1;
     while (done < n) {
-        __builtin_memcpy(&y, b + done * s->size, s->size);
+        y = element_load(b + done * s->size, s->size);
         if (!scan)
-            __builtin_memcpy(&x, a + done * s->size, s->size);
+            x = element_load(a + done * s->size, s->size);
         done++;
         bool equal = ((x ^ y) & element) == 0;
         if (!site->rep || equal != (site->rep == 0xf3)) {
@@ -203,10 +249,12 @@ static void string_write_back(struct context *c, const struct string *s, const s
 
 uint64_t string_run(struct context *c, const struct system_site *site)
 {
-    if (c->direction)
+    bool moves = (site->opcode & 0xfe) == 0xa4 || (site->opcode & 0xfe) == 0xaa;
+    if (c->direction && !moves)
         return give_up(c, site);
     c->counters.strings++;
     struct string s = {.size = site->size,
+                       .backwards = c->direction != 0,
                        .mask = c->mode & MODE_64 ? ~0ull : 0xffffffffu,
                        .kind = c->mode & MODE_USER ? FAST_USER
                                : c->mode & MODE_AC ? FAST_KERNEL_AC
@@ -228,9 +276,8 @@ uint64_t string_run(struct context *c, const struct system_site *site)
             uint8_t data[8] = {0};
             ok = !site->rep && element_copy(c, &s, s.si, data, false);
             if (ok) {
-                uint64_t loaded, keep = s.size == 1 ? ~0xffull : s.size == 2 ? ~0xffffull : 0;
-                __builtin_memcpy(&loaded, data, 8);
-                c->save[SAVE_RAX] = (value & keep) | loaded;
+                uint64_t keep = s.size == 1 ? ~0xffull : s.size == 2 ? ~0xffffull : 0;
+                c->save[SAVE_RAX] = (value & keep) | element_load(data, 8);
                 advance(&s, 1, true, false);
             }
             break;

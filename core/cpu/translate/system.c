@@ -96,11 +96,13 @@ static uint64_t op_sysret(struct context *c, const struct system_site *site)
     return go_on(c, c->save[SAVE_RCX]);
 }
 
-// Host address of SIZE readable bytes at ADDRESS that the TLB knows, or NULL.
+// Host address of SIZE readable bytes at ADDRESS in one page of plain memory, or NULL.
 static const void *tlb_read(struct context *c, unsigned kind, uint64_t address, unsigned size)
 {
     const struct fast_entry *e = &c->tlb[kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
-    if ((address ^ e->read) > PAGE_SIZE - size)
+    if ((address & ~PAGE_MASK) > PAGE_SIZE - size)
+        return NULL;
+    if (e->read != (address & PAGE_MASK) && !tlb_fill_plain(c, address, kind, false))
         return NULL;
     return (const void *)(uintptr_t)(address + e->delta);
 }

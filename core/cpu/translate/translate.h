@@ -168,6 +168,8 @@ struct boundary {
     uint16_t guest;
 };
 
+#define NO_PAGE UINT64_MAX
+
 struct block {
     uint64_t address;  // linear, of its first byte
     uint64_t ram_page; // ram offset of its page
@@ -182,8 +184,10 @@ struct block {
     uint16_t boundaries;
     struct boundary *boundary;
     bool dead;
-    uint32_t hash_next; // index + 1 in translator->blocks
-    uint32_t page_next; // next block of the same ram page
+    uint32_t hash_next;   // index + 1 in translator->blocks
+    uint32_t page_next;   // next block of the same ram page
+    uint64_t second_page; // ram offset of the page that its one instruction ends in, or NO_PAGE
+    uint32_t second_next; // next block that ends in that page
 };
 
 // One access that can leave the inline path; lies in the code cache behind its stub.
@@ -261,7 +265,7 @@ struct block *block_find(struct translator *t, uint64_t address, uint32_t mode, 
 struct block *block_new(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page);
 void block_publish(struct translator *t, struct block *block);
 struct block *block_at_host(struct translator *t, uint64_t host);
-void block_forward(struct translator *t, struct block *dead, struct block *now);
+void block_kill(struct translator *t, struct block *b);
 void translator_written(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase);
 uint32_t code_page_id(struct translator *t, uint64_t page, uint32_t mode, uint64_t ram_page);
 void translator_flush_cache(struct translator *t);
@@ -281,7 +285,11 @@ static inline unsigned fetch_slot(uint64_t page, uint32_t mode)
 }
 
 // compile.c: translator lock held. NULL: the cache is full.
-struct block *block_translate(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page);
+// SECOND_PAGE: where the next page of code lies, or NO_PAGE if it is not mapped.
+struct block *block_translate(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page,
+                              uint64_t second_page);
+// Does the instruction at ADDRESS run over the end of its page?
+bool insn_spans_pages(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page);
 void link_make(struct translator *t, const struct link_site *site, struct block *target);
 
 // thunks.c

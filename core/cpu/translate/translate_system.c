@@ -41,6 +41,8 @@ static bool translate_if(struct compiler *c)
     case FACT_POP:
     case FACT_RET:
     case FACT_JCC:
+    case FACT_JMP:
+    case FACT_CALL:
         break;
     default:
         return false;
@@ -149,12 +151,30 @@ static bool translate_string(struct compiler *c)
     return true;
 }
 
+// MOV from a segment register to a general one.
+static bool translate_mov_segment(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    if (i->opcode != 0x8c || i->memory || i->map != 0 || decode_operand_size(i) == 2 || (i->reg & 7) > GS)
+        return false;
+    unsigned to = i->rm < 13 ? i->rm : HOST_A;
+    emit_load(e, HOST_T, MEM_CONTEXT(vcpu));
+    emit_op_mem(e, 0, 0x0fb7, to,
+                MEM_BASE(HOST_T, (int32_t)(offsetof(struct vcpu, seg) + sizeof(struct segment) * (i->reg & 7) +
+                                           offsetof(struct segment, selector))));
+    store_guest(c, i->rm, to);
+    return true;
+}
+
 bool translate_system(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
     switch (c->i->fact.class) {
     case FACT_IF:
         return translate_if(c);
+    case FACT_MOV_SEG:
+        return translate_mov_segment(c);
     case FACT_SWAPGS:
         return translate_swapgs(c);
     case FACT_AC:
