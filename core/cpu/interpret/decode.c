@@ -217,6 +217,28 @@ static void fill_register(const ZydisDecodedOperand *o, struct insn *i)
     }
 }
 
+// String sources, XLAT and MASKMOV take a segment prefix; string destinations are always in ES.
+static bool has_chosen_segment(const struct decoded *d, const ZydisDecodedOperand *o)
+{
+    if (o->mem.segment == ZYDIS_REGISTER_NONE)
+        return false;
+    if (o->mem.segment != ZYDIS_REGISTER_ES)
+        return true;
+    if (d->zydis.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || d->zydis.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU)
+        return true;
+    switch (o->mem.base) {
+    case ZYDIS_REGISTER_SI:
+    case ZYDIS_REGISTER_ESI:
+    case ZYDIS_REGISTER_RSI:
+    case ZYDIS_REGISTER_BX:
+    case ZYDIS_REGISTER_EBX:
+    case ZYDIS_REGISTER_RBX:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void fill_operands(uint32_t key, const struct decoded *d, struct insn *i)
 {
     unsigned immediates = 0;
@@ -227,9 +249,8 @@ static void fill_operands(uint32_t key, const struct decoded *d, struct insn *i)
             if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM || o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64) {
                 i->is_memory = true;
                 fill_memory(key, o, i);
-            } else if (!i->is_memory && o->mem.type == ZYDIS_MEMOP_TYPE_MEM && o->mem.segment != ZYDIS_REGISTER_NONE &&
-                       o->mem.segment != ZYDIS_REGISTER_ES) {
-                i->segment = segment_numbers[o->mem.segment - ZYDIS_REGISTER_ES]; // strings, XLAT, stack
+            } else if (!i->is_memory && o->mem.type == ZYDIS_MEMOP_TYPE_MEM && has_chosen_segment(d, o)) {
+                i->segment = segment_numbers[o->mem.segment - ZYDIS_REGISTER_ES]; // strings, XLAT, MASKMOV, stack
             }
             break;
         case ZYDIS_OPERAND_TYPE_REGISTER:
