@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that read and write disks: what the host put there is read right, what the guest wrote is found on the host."""
+import hashlib
+import os
+import subprocess
+
+import initramfs
+import modules
+from guests import row
+from harness import Failure, Skip
+
+MIB = 1 << 20
+
+
+def make(guest, name, size):
+    data = os.urandom(size)
+    path = guest.path(name)
+    with open(path, "wb") as f:
+        f.write(data)
+    return path, hashlib.sha256(data).hexdigest()
+
+
+def expect_sum(guest, what, wanted):
+    got = guest.expect(rb"guest: %s ([0-9a-f]{64})" % what.encode())[1].decode()
+    if got != wanted:
+        raise Failure(f"{what}: the guest read {got[:16]}..., the host wrote {wanted[:16]}...")
+
+
+def check_written(guest, what, path, offset, length):
+    said = guest.expect(rb"guest: %s ([0-9a-f]{64})" % what.encode())[1].decode()
+    return what, path, offset, length, said
+
+
+def verify(written):
+    for what, path, offset, length, said in written:
+        with open(path, "rb") as f:
+            f.seek(offset)
+            got = hashlib.sha256(f.read(length)).hexdigest()
+        if got != said:
+            raise Failure(f"{what}: the guest wrote {said[:16]}..., the file has {got[:16]}...")
+
+
+def disk_script(device, label):
+    """Reads the first 16 MiB, writes 8 MiB of random bytes at 16 MiB, reads them back past the cache."""
+    return f"""
+echo "guest: {label}-read $(dd if=/dev/{device} bs=1M count=16 2>/dev/null | sha256sum | cut -d' ' -f1)"
+dd if=/dev/urandom of=/tmp/r bs=1M count=8 2>/dev/null
+dd if=/tmp/r of=/dev/{device} bs=64k seek=256 conv=fsync 2>/dev/null
+echo 3 > /proc/sys/vm/drop_caches
+echo "guest: {label}-wrote $(dd if=/dev/{device} bs=4k skip=4096 count=2048 2>/dev/null | sha256sum | cut -d' ' -f1)"
+rm /tmp/r
+"""
+
+
+@row("disks", "virtio-blk, IDE disk, CD and floppy under Linux: reads and writes by checksum", 400)
+def disks(guest):
+    names = ("virtio_blk", "virtio_pci", "ata_piix", "sd_mod", "sr_mod", "isofs", "floppy")
+    files, load = modules.files(*names)
+    virtio, _ = make(guest, "virtio.img", 32 * MIB)
+    ide, _ = make(guest, "ide.img", 32 * MIB)
+    floppy, floppy_sum = make(guest, "floppy.img", 1440 * 1024)
+    os.mkdir(guest.path("tree"))
+    _, content_sum = make(guest, "tree/content", 5 * MIB)
+    iso = guest.path("cd.iso")
+    try:
+        subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", iso, guest.path("tree")], check=True,
+                       capture_output=True)
+    except FileNotFoundError:
+        raise Skip("xorriso is not installed")
+    script = load + "sleep 1\n" + disk_script("vda", "virtio") + disk_script("sda", "ide") + """
+mount -t iso9660 -o ro /dev/sr0 /mnt && echo "guest: cd $(sha256sum /mnt/content | cut -d' ' -f1)"
+echo "guest: floppy-read $(dd if=/dev/fd0 bs=18k 2>/dev/null | sha256sum | cut -d' ' -f1)"
+dd if=/dev/urandom of=/tmp/r bs=9k count=10 2>/dev/null
+dd if=/tmp/r of=/dev/fd0 bs=9k seek=20 conv=fsync,notrunc 2>/dev/null
+echo "guest: floppy-wrote $(sha256sum /tmp/r | cut -d' ' -f1)"
+"""
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, script, files)
+    head = {}
+    for name, path in (("virtio", virtio), ("ide", ide)):
+        with open(path, "rb") as f:
+            head[name] = hashlib.sha256(f.read(16 * MIB)).hexdigest()
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1", "--memory", "512M",
+                "--cpus", "2", "--disk", f"{virtio},format=raw,interface=virtio", "--disk", f"{ide},format=raw", "--cdrom", iso,
+                "--floppy", floppy)
+    expect_sum(guest, "virtio-read", head["virtio"])
+    written = [check_written(guest, "virtio-wrote", virtio, 16 * MIB, 8 * MIB)]
+    expect_sum(guest, "ide-read", head["ide"])
+    written.append(check_written(guest, "ide-wrote", ide, 16 * MIB, 8 * MIB))
+    expect_sum(guest, "cd", content_sum)
+    expect_sum(guest, "floppy-read", floppy_sum)
+    written.append(check_written(guest, "floppy-wrote", floppy, 20 * 9 * 1024, 90 * 1024))
+    guest.wait()
+    verify(written)
+    return "virtio, IDE, CD and floppy: all checksums agree on both sides"
+
+
+GRUB_CONFIG = """
+serial --unit=0 --speed=115200
+terminal_output serial
+terminal_input serial
+echo "grub: up from $root"
+cat /nonce
+hashsum --hash sha256 /nonce
+halt
+"""
+
+
+def grub_iso(guest):
+    os.makedirs(guest.path("iso/boot/grub"))
+    with open(guest.path("iso/boot/grub/grub.cfg"), "w") as f:
+        f.write(GRUB_CONFIG)
+    with open(guest.path("iso/nonce"), "w") as f:
+        f.write(guest.nonce)
+    iso = guest.path("grub.iso")
+    try:
+        subprocess.run(["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", iso, guest.path("iso")], check=True,
+                       capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        raise Skip("grub-mkrescue with its i386-pc platform (grub-pc-bin, xorriso) is not installed")
+    return iso
+
+
+def grub(guest, *arguments):
+    guest.start("--memory", "128M", *arguments)
+    wanted = hashlib.sha256(guest.nonce.encode()).hexdigest()
+    root = guest.expect(rb"grub: up from (\S+)")[1].decode()
+    if guest.expect(rb"([0-9a-f]{64})")[1].decode() != wanted:
+        raise Failure("GRUB computed a wrong checksum")
+    guest.wait()
+    return f"booted from {root}, read a file, computed its checksum, halted"
+
+
+@row("grub-cd", "a GRUB rescue ISO from the CD drive by SeaBIOS (El Torito)", 120)
+def grub_cd(guest):
+    return grub(guest, "--cdrom", grub_iso(guest), "--boot", "d")
+
+
+@row("grub-ide", "the same image as an IDE disk by SeaBIOS", 120)
+def grub_ide(guest):
+    return grub(guest, "--disk", f"{grub_iso(guest)},format=raw", "--boot", "c")
+
+
+@row("grub-virtio", "the same image as a virtio disk by SeaBIOS", 120)
+def grub_virtio(guest):
+    return grub(guest, "--disk", f"{grub_iso(guest)},format=raw,interface=virtio", "--boot", "c")
