@@ -32,7 +32,8 @@
     row(virtio_tablet)
 
 #define DISPLAY(row) \
-    row(vga)
+    row(vga) \
+    row(virtio_gpu)
 
 #define STORAGE(row) \
     row(floppy) \

@@ -113,7 +113,8 @@ static void forget_pressed(struct input *input, const struct input_handler *hand
         memset(input->button_down, 0, sizeof(input->button_down));
 }
 
-void input_foreach_handler(struct input *input, void (*fn)(void *opaque, const struct input_handler *handler), void *opaque)
+void input_foreach_handler(struct input *input, void (*fn)(void *opaque, const struct input_handler *handler),
+                           void *opaque)
 {
     enter(input);
     for (unsigned i = 0; i < input->handlers->len; i++)

@@ -17,7 +17,7 @@ struct surface {
     unsigned index;
     GMutex refresh_lock;
     GRecMutex lock;
-    const struct surface_adapter_ops *ops; // changed with the machine lock and the refresh lock held
+    const struct surface_adapter_ops *ops; // changed with the refresh lock held
     void *opaque;
     struct pixels *pixels;
     struct cursor *cursor;
@@ -474,8 +474,12 @@ void surface_wish_size(struct surface *surface, unsigned width, unsigned height)
     GRecMutex *machine_lock = surface->screen->machine_lock;
     if (machine_lock)
         g_rec_mutex_lock(machine_lock);
-    if (surface->ops && surface->ops->ui_size)
-        surface->ops->ui_size(surface->opaque, MIN(width, SURFACE_MAX_WIDTH), MIN(height, SURFACE_MAX_HEIGHT));
+    g_mutex_lock(&surface->refresh_lock);
+    const struct surface_adapter_ops *ops = surface->ops;
+    void *opaque = surface->opaque;
+    g_mutex_unlock(&surface->refresh_lock);
+    if (ops && ops->ui_size)
+        ops->ui_size(opaque, MIN(width, SURFACE_MAX_WIDTH), MIN(height, SURFACE_MAX_HEIGHT));
     if (machine_lock)
         g_rec_mutex_unlock(machine_lock);
 }

@@ -84,7 +84,7 @@ struct surface_adapter_ops {
     void (*ui_size)(void *opaque, unsigned width, unsigned height);
 };
 struct surface *surface_new(struct screen *screen, const struct surface_adapter_ops *ops, void *opaque);
-// Other operations from now on (an adapter that leaves or enters VGA-compatible mode). Machine lock held.
+// Other operations from now on (an adapter that leaves or enters VGA-compatible mode). Any thread.
 void surface_set_adapter(struct surface *surface, const struct surface_adapter_ops *ops, void *opaque);
 // New memory of that size, zeroed; returns it (valid until the next resize). Clamped to the maximum; keeps the old size
 // when the host is out of memory, so draw by what is returned.

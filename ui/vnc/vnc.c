@@ -448,6 +448,13 @@ static void set_format(rfbScreenInfoPtr rfb)
     rfb->serverFormat.depth = 24;
 }
 
+// libvncserver's encoders count on an unused byte of zero, which guests' own memory does not promise.
+static void copy_row(uint32_t *to, const uint32_t *from, int count)
+{
+    for (int i = 0; i < count; i++)
+        to[i] = from[i] & 0xffffff;
+}
+
 // Everybody gets the new size; who cannot be told it is disconnected, rather than sent what it has no room for.
 static void take_size(struct vnc_server *server)
 {
@@ -456,7 +463,8 @@ static void take_size(struct vnc_server *server)
     uint8_t *old = server->picture;
     server->picture = g_malloc0((size_t)width * height * 4);
     for (int y = 0; y < height; y++)
-        memcpy(server->picture + (size_t)y * width * 4, pixels->data + (size_t)y * pixels->stride, (size_t)width * 4);
+        copy_row((uint32_t *)(void *)(server->picture + (size_t)y * width * 4),
+                 (const uint32_t *)(const void *)(pixels->data + (size_t)y * pixels->stride), width);
     pixels_unref(pixels);
     bool changed = width != server->rfb->width || height != server->rfb->height;
     rfbNewFramebuffer(server->rfb, (char *)server->picture, width, height, 8, 3, 4);
@@ -488,7 +496,8 @@ static bool copy_damage(struct vnc_server *server)
             const struct rectangle *r = &damage.rectangles[i];
             for (int y = r->y; y < r->y + r->height; y++) {
                 uint32_t *to = (uint32_t *)(void *)(server->picture + ((size_t)y * width + r->x) * 4);
-                memcpy(to, pixels->data + (size_t)y * pixels->stride + 4 * (size_t)r->x, 4 * (size_t)r->width);
+                const uint8_t *from = pixels->data + (size_t)y * pixels->stride + 4 * (size_t)r->x;
+                copy_row(to, (const uint32_t *)(const void *)from, r->width);
             }
             rfbMarkRectAsModified(server->rfb, r->x, r->y, r->x + r->width, r->y + r->height);
         }
@@ -566,13 +575,22 @@ static enum rfbNewClientAction on_new_client(rfbClientPtr cl)
     return RFB_CLIENT_ACCEPT;
 }
 
+// Other pixels of the same size (a page flip) are nothing but damage.
+static bool size_changed(struct vnc_server *server)
+{
+    struct pixels *pixels = surface_pixels(server->surface);
+    bool changed = (int)pixels->width != server->rfb->width || (int)pixels->height != server->rfb->height;
+    pixels_unref(pixels);
+    return changed;
+}
+
 // Brings the copy up to date. True when there is something new.
 static bool take_news(struct vnc_server *server)
 {
     surface_refresh(server->surface);
     server->damaged = false;
     bool news = false;
-    if (atomic_exchange(&server->resized, false)) {
+    if (atomic_exchange(&server->resized, false) && size_changed(server)) {
         struct damage damage;
         surface_take_damage(server->listener, &damage);
         take_size(server);
@@ -596,7 +614,7 @@ static void attach_surface(struct vnc_server *server)
         return;
     server->listener = surface_attach(server->surface, &listener_ops, server);
     server->resized = server->cursor_changed = true;
-    take_news(server);
+    take_news(server); // all of it is damage at first
 }
 
 static void adopt_clients(struct vnc_server *server)
