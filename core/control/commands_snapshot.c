@@ -302,6 +302,53 @@ static JsonNode *snapshot_delete_command(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+// ---- Proof: what is saved can be loaded, and is then the same ----
+
+static char *first_difference(const char *before, const char *after)
+{
+    g_auto(GStrv) a = g_strsplit(before, "\n", -1), b = g_strsplit(after, "\n", -1);
+    const char *section = "";
+    for (unsigned i = 0; a[i] && b[i]; i++) {
+        if (a[i][0] != ' ')
+            section = a[i];
+        if (strcmp(a[i], b[i]) != 0)
+            return g_strdup_printf("%s %s became %s", section, a[i], b[i]);
+    }
+    return g_strdup("a section is missing");
+}
+
+static bool save_and_load(struct machine *machine, GError **error)
+{
+    g_autoptr(GByteArray) first = g_byte_array_new(), second = g_byte_array_new();
+    machine_state_quiesce(machine);
+    for (unsigned i = 0; machine->cpus && i < machine->cpus->count; i++)
+        vcpu_raise(machine->cpus->vcpu[i], ATTENTION_INTERRUPT); // loading does that too
+    if (!machine_state_save(machine, first, error))
+        return false;
+    g_autofree char *before = machine_state_print(machine);
+    machine_reset_devices(machine);
+    if (!machine_state_load(machine, first->data, first->len, error) || !machine_state_save(machine, second, error))
+        return false;
+    g_autofree char *after = machine_state_print(machine);
+    if (first->len == second->len && memcmp(first->data, second->data, first->len) == 0)
+        return true;
+    g_autofree char *difference = first_difference(before, after);
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Saved and loaded state differ: %s", difference);
+    return false;
+}
+
+// The devices are reset and loaded again under the running guest, which must not notice.
+static JsonNode *check_state(struct qmp_call *call, GError **error)
+{
+    struct machine *machine = call_machine(call);
+    bool ran = machine_state_park(machine);
+    machine_lock(machine);
+    save_and_load(machine, error);
+    machine_unlock(machine);
+    machine_state_unpark(machine, ran);
+    return NULL;
+}
+
 static const struct qmp_argument save_arguments[] = {
     QMP_NEED("job-id", QMP_STRING), QMP_NEED("tag", QMP_STRING),          QMP_MAY("vmstate", QMP_STRING),
     QMP_MAY("devices", QMP_ARRAY),  QMP_MAY("x-cloche-note", QMP_STRING), QMP_END};
@@ -313,6 +360,8 @@ const struct qmp_command control_snapshot_commands[] = {
     QMP_REQUEST("snapshot-save", snapshot_save, save_arguments, MACHINE_REQUEST_SNAPSHOT,
                 "Takes a snapshot of memory, devices and all writable disks; the guest runs on."),
     QMP_REQUEST("snapshot-load", snapshot_load, tag_arguments, QMP_ANY_STATE, "Goes back to a snapshot."),
+    QMP_REQUEST("x-cloche-check-state", check_state, NULL, MACHINE_REQUEST_SAVE,
+                "Saves, resets and loads all devices and processors in place; a test of every device's state."),
     QMP_REQUEST("snapshot-delete", snapshot_delete_command, tag_arguments, QMP_ANY_STATE, "Deletes a snapshot."),
     QMP_END,
 };

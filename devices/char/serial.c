@@ -332,9 +332,10 @@ static bool loaded(struct device *device, GError **error)
 {
     struct serial *s = (struct serial *)device;
     s->fifo_count = MIN(s->fifo_count, FIFO);
-    s->tx_busy = s->backend && char_backend_busy(s->backend);
     // A guest that waited for a full back end to drain is told here: this one has room.
-    if (!s->tx_busy && (s->ier & IER_TX))
+    bool waited = s->tx_busy;
+    s->tx_busy = s->backend && char_backend_busy(s->backend);
+    if (waited && !s->tx_busy)
         s->tx_interrupt = true;
     update(s);
     if (s->backend)
@@ -343,13 +344,21 @@ static bool loaded(struct device *device, GError **error)
 }
 
 static const struct field fields[] = {
-    FIELD_U8(struct serial, ier),        FIELD_U8(struct serial, lcr),
-    FIELD_U8(struct serial, mcr),        FIELD_U8(struct serial, scratch),
-    FIELD_U8(struct serial, fcr),        FIELD_U8(struct serial, msr_delta),
-    FIELD_U16(struct serial, divisor),   FIELD_BOOL(struct serial, tx_interrupt),
-    FIELD_BOOL(struct serial, overrun),  FIELD_BOOL(struct serial, timed_out),
-    FIELD_BYTES(struct serial, fifo),    FIELD_U8(struct serial, fifo_count),
-    FIELD_TIMER(struct serial, timeout), FIELD_END,
+    FIELD_U8(struct serial, ier),
+    FIELD_U8(struct serial, lcr),
+    FIELD_U8(struct serial, mcr),
+    FIELD_U8(struct serial, scratch),
+    FIELD_U8(struct serial, fcr),
+    FIELD_U8(struct serial, msr_delta),
+    FIELD_U16(struct serial, divisor),
+    FIELD_BOOL(struct serial, tx_interrupt),
+    FIELD_BOOL(struct serial, tx_busy),
+    FIELD_BOOL(struct serial, overrun),
+    FIELD_BOOL(struct serial, timed_out),
+    FIELD_BYTES(struct serial, fifo),
+    FIELD_U8(struct serial, fifo_count),
+    FIELD_TIMER(struct serial, timeout),
+    FIELD_END,
 };
 
 static const struct property properties[] = {

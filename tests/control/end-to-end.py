@@ -108,6 +108,29 @@ class Console:
         self.socket.close()
 
 
+class Monitor:
+    """A control connection of our own."""
+
+    def __init__(self, name):
+        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "cloche", machine(name)["uuid"], "control")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("r")
+        self.file.readline()
+        self.call("qmp_capabilities")
+
+    def call(self, command, **arguments):
+        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments, "id": 1}).encode())
+        while True:
+            answer = json.loads(self.file.readline())
+            if "event" not in answer:
+                check("return" in answer, f"{command}: {answer.get('error')}")
+                return answer["return"]
+
+    def close(self):
+        self.socket.close()
+
+
 def cpu_seconds(pid):
     with open(f"/proc/{pid}/stat") as f:
         fields = f.read().rsplit(")", 1)[1].split()
@@ -131,6 +154,22 @@ def life(work):
     check(machine("demo")["state"] == "running", "it is not shown as running")
     console = Console("demo")
     console.wait_beat(5)
+
+    step("state saved, reset and loaded in place while the guest boots and beats")
+    ctl("reset", "demo")
+    while console.read(0.3):
+        pass
+    console.text = b""
+    monitor, rounds = Monitor("demo"), 0
+    while len(console.beats()) < 10 or console.beats()[-1] < 10:
+        monitor.call("x-cloche-check-state")
+        rounds += 1
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            console.read(0.1)
+        check(rounds < PATIENCE * 2, f"the guest does not come up; its last words: {console.text[-400:]!r}")
+    monitor.close()
+    print(f"   {rounds} times")
 
     step("pause uses no CPU, resume goes on")
     ctl("pause", "demo")
