@@ -131,8 +131,7 @@ bool compare_outcomes(const struct vector *v, const struct outcome *expected, co
     return same;
 }
 
-// ---- Description
-// ------------------------------------------------------------------------------------------------------
+// ---- Description ----
 
 static void describe_code(const struct vector *v, GString *text)
 {

@@ -68,7 +68,7 @@ struct vector {
     } ignore[3]; // memory that may differ (x87 pointers)
 };
 
-// ---- Forms (forms.c) ------------------------------------------------------------------------------------------------
+// ---- Forms (forms.c) ----
 
 struct form {
     char *key; // mnemonic, operands, encoding: readable and unique
@@ -88,7 +88,7 @@ GPtrArray *forms_enumerate(void);
 void form_key(const struct decoded *d, bool is_64, char *key, size_t size);
 bool decode_bytes(bool is_64, const uint8_t *bytes, size_t size, struct decoded *d);
 
-// ---- Inputs (generate.c) --------------------------------------------------------------------------------------------
+// ---- Inputs (generate.c) ----
 
 struct random {
     uint64_t state;
@@ -103,14 +103,12 @@ bool generate(struct random *r, const struct form *form, struct vector *v);
 // A run of COUNT random instructions without branches or implicit addresses.
 bool generate_sequence(struct random *r, const GPtrArray *forms, bool is_64, unsigned count, struct vector *v);
 
-// ---- What is undefined (undefined.c)
-// ----------------------------------------------------------------------------------
+// ---- What is undefined (undefined.c) ----
 
 // False: the whole result is undefined, and the vector is useless.
 bool mark_undefined(const struct decoded *d, struct vector *v);
 
-// ---- The host (native.c, x86-64 only)
-// ---------------------------------------------------------------------------------
+// ---- The host (native.c, x86-64 only) ----
 
 bool native_init(GError **error);
 uint8_t *native_data(void);
@@ -119,8 +117,7 @@ void native_share_signals(void);
 void native_seal(void); // after the read-only page has its contents
 void native_run(const struct vector *v, struct outcome *out);
 
-// ---- The machine (guest.c)
-// --------------------------------------------------------------------------------------------
+// ---- The machine (guest.c) ----
 
 struct guest;
 struct guest *guest_new(const char *engine, GError **error);
@@ -128,12 +125,54 @@ uint8_t *guest_data(struct guest *g);
 void guest_run(struct guest *g, const struct vector *v, struct outcome *out);
 void guest_free(struct guest *g);
 
-// ---- Comparison (compare.c)
-// -------------------------------------------------------------------------------------------
+// ---- Comparison (compare.c) ----
 
 // Appends a line per difference to TEXT. True: none.
 bool compare_outcomes(const struct vector *v, const struct outcome *expected, const struct outcome *got,
                       const uint8_t *expected_data, uint8_t *got_data, GString *text);
 void describe_vector(const struct vector *v, GString *text);
+
+// ---- Excluded forms (excluded.c) ----
+
+struct exclusion {
+    char *pattern, *reason;
+    bool whole, used;
+};
+GPtrArray *exclusions_load(const char *path, GError **error);
+// Marks the forms; returns how many.
+unsigned exclude_forms(GPtrArray *forms, GPtrArray *exclusions);
+
+// ---- Recorded results (record.c): inputs come from the seed again; the file has a hash of them and what changed ----
+
+struct recording;
+struct recording_header {
+    uint64_t seed, per_form, forms;
+};
+struct recording *recording_create(const char *path, const struct recording_header *header, GError **error);
+struct recording *recording_open(const char *path, struct recording_header *header, GError **error);
+// BEFORE and AFTER: DATA_ALL bytes.
+bool recording_write(struct recording *r, const struct vector *v, const struct outcome *out, const uint8_t *before,
+                     const uint8_t *after);
+// DATA holds the memory before and gets that after. False: the file ends, or was made from other inputs.
+bool recording_read(struct recording *r, const struct vector *v, struct outcome *out, uint8_t *data);
+// False when something could not be written.
+bool recording_close(struct recording *r);
+
+// ---- A worker process (worker.c) ----
+
+#define WORKERS_MAX 8
+struct tally { // shared with the workers
+    _Atomic uint64_t vectors, failures, failed_forms, unreachable;
+    _Atomic unsigned form[WORKERS_MAX]; // form that a worker is at, for when it dies
+};
+struct work {
+    const char *engine, *record, *replay; // files, or NULL
+    GPtrArray *forms;
+    uint64_t seed, per_form;
+    unsigned index, workers, show;
+    struct tally *tally;
+};
+// Exit status: 0, or 2 when it could not work.
+int worker_run(const struct work *work);
 
 #endif

@@ -16,7 +16,7 @@ static bool chance(struct random *r, unsigned one_in)
     return random_below(r, one_in) == 0;
 }
 
-// ---- Values ---------------------------------------------------------------------------------------------------------
+// ---- Values ----
 
 static uint64_t random_integer(struct random *r)
 {
@@ -164,7 +164,7 @@ static void random_state(struct random *r, bool is_64, struct state *s)
     memcpy(s->xsave + 512, &bv, 8);
 }
 
-// ---- Encoding -------------------------------------------------------------------------------------------------------
+// ---- Encoding ----
 
 struct encoding {
     uint8_t bytes[32];
@@ -281,7 +281,7 @@ static bool encode_form(struct random *r, const struct form *f, struct encoding 
     return false;
 }
 
-// ---- Addresses ------------------------------------------------------------------------------------------------------
+// ---- Addresses ----
 
 static uint64_t random_target(struct random *r, unsigned size, bool is_64)
 {
@@ -413,8 +413,7 @@ static bool harmless(uint64_t address)
     return near_data || !vcpu_canonical(address);
 }
 
-// ---- Special operands
-// -------------------------------------------------------------------------------------------------
+// ---- Special operands ----
 
 static void window_set(struct vector *v, unsigned which, uint64_t address, unsigned size)
 {
@@ -535,8 +534,7 @@ static void fix_special(struct random *r, struct vector *v, const struct decoded
     }
 }
 
-// ---- One instruction
-// --------------------------------------------------------------------------------------------------
+// ---- One instruction ----
 
 static bool place_operands(struct random *r, struct vector *v, const struct decoded *d)
 {

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static struct {
-    char *engine, *filter, *excluded;
+    char *engine, *filter, *excluded, *record, *replay;
     int64_t vectors;
     int seed, workers, show;
     gboolean list, quiet;
@@ -23,184 +23,27 @@ static const GOptionEntry entries[] = {
     {"seed", 's', 0, G_OPTION_ARG_INT, &options.seed, "Seed of the random inputs", "N"},
     {"workers", 'j', 0, G_OPTION_ARG_INT, &options.workers, "Worker processes", "N"},
     {"show", 0, 0, G_OPTION_ARG_INT, &options.show, "Failures shown per form", "N"},
+    {"record", 0, 0, G_OPTION_ARG_FILENAME, &options.record, "Write the host's results to FILE", "FILE"},
+    {"replay", 0, 0, G_OPTION_ARG_FILENAME, &options.replay, "Compare with results recorded on another host", "FILE"},
     {"list", 'l', 0, G_OPTION_ARG_NONE, &options.list, "Print the forms and stop", NULL},
     {NULL},
 };
 
-// Shared with the workers.
-struct tally {
-    _Atomic uint64_t vectors, failures, failed_forms, unreachable;
-    _Atomic unsigned form[8]; // form that a worker is at, for when it dies
-};
+// ---- All of them ----
 
-// ---- Excluded forms
-// ---------------------------------------------------------------------------------------------------
-
-struct exclusion {
-    char *pattern, *reason;
-    bool whole, used;
-};
-
-static void exclusion_free(void *p)
+static int run_all(struct work work)
 {
-    struct exclusion *x = p;
-    g_free(x->pattern);
-    g_free(x->reason);
-    g_free(x);
-}
-
-static struct exclusion *exclusion_parse(const char *line)
-{
-    struct exclusion *x = g_new0(struct exclusion, 1);
-    x->whole = *line == '"';
-    const char *start = line + x->whole, *end = x->whole ? strchr(start, '"') : start + strcspn(start, " \t");
-    if (!end || end == start || !end[0]) {
-        exclusion_free(x);
-        return NULL;
-    }
-    x->pattern = g_strndup(start, (gsize)(end - start));
-    x->reason = g_strstrip(g_strdup(end + x->whole));
-    return x;
-}
-
-static GPtrArray *exclusions_load(const char *path, GError **error)
-{
-    g_autofree char *text = NULL;
-    if (!g_file_get_contents(path, &text, NULL, error))
-        return NULL;
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-    GPtrArray *list = g_ptr_array_new_with_free_func(exclusion_free);
-    for (unsigned k = 0; lines[k]; k++) {
-        char *line = g_strstrip(lines[k]);
-        if (!*line || *line == '#')
-            continue;
-        struct exclusion *x = exclusion_parse(line);
-        if (!x || !*x->reason) {
-            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "%s line %u needs a form and a reason.", path,
-                        k + 1);
-            g_ptr_array_unref(list);
-            return NULL;
-        }
-        g_ptr_array_add(list, x);
-    }
-    return list;
-}
-
-static bool matches(const struct exclusion *x, const char *key)
-{
-    size_t n = strlen(x->pattern);
-    if (x->whole)
-        return g_pattern_match_simple(x->pattern, key);
-    return strncmp(key, x->pattern, n) == 0 && (key[n] == ' ' || key[n] == '\0');
-}
-
-static unsigned exclude_forms(GPtrArray *forms, GPtrArray *exclusions)
-{
-    unsigned count = 0;
-    for (unsigned k = 0; k < forms->len; k++) {
-        struct form *f = forms->pdata[k];
-        for (unsigned j = 0; j < exclusions->len && !f->excluded; j++) {
-            struct exclusion *x = exclusions->pdata[j];
-            if (matches(x, f->key)) {
-                x->used = true;
-                f->excluded = x->reason;
-                count++;
-            }
-        }
-    }
-    return count;
-}
-
-// ---- A worker
-// ---------------------------------------------------------------------------------------------------------
-
-static void fill_windows(const struct vector *v, uint8_t *data)
-{
-    for (unsigned k = 0; k < 2; k++)
-        if (v->window[k].size && v->window[k].address + v->window[k].size <= DATA_READONLY)
-            memcpy(data + (v->window[k].address - DATA_BASE), v->window[k].bytes, v->window[k].size);
-}
-
-static bool run_vector(struct guest *guest, const struct vector *v, GString *text)
-{
-    struct outcome expected, got;
-    fill_windows(v, native_data());
-    fill_windows(v, guest_data(guest));
-    native_run(v, &expected);
-    guest_run(guest, v, &got);
-    return compare_outcomes(v, &expected, &got, native_data(), guest_data(guest), text);
-}
-
-static void run_form(struct guest *guest, struct form *f, uint64_t count, struct random *r, struct tally *tally)
-{
-    static struct vector v;
-    for (uint64_t n = 0; n < count; n++) {
-        if (!generate(r, f, &v))
-            continue;
-        g_autoptr(GString) text = g_string_new(NULL);
-        f->vectors++;
-        if (run_vector(guest, &v, text))
-            continue;
-        if (f->failures++ < (unsigned)options.show) {
-            g_autoptr(GString) whole = g_string_new(NULL);
-            describe_vector(&v, whole);
-            g_string_append(whole, text->str);
-            fwrite(whole->str, 1, whole->len, stdout);
-        }
-    }
-    atomic_fetch_add(&tally->vectors, f->vectors);
-    atomic_fetch_add(&tally->failures, f->failures);
-    if (f->failures) {
-        atomic_fetch_add(&tally->failed_forms, 1);
-        printf("FAILED %s: %u of %u\n", f->key, f->failures, f->vectors);
-    }
-    if (!f->vectors) {
-        atomic_fetch_add(&tally->unreachable, 1);
-        printf("NO VECTOR %s: give a reason in the list of excluded forms\n", f->key);
-    }
-}
-
-static int worker(GPtrArray *forms, unsigned index, uint64_t per_form, struct tally *tally)
-{
-    g_autoptr(GError) error = NULL;
-    // First the host's fixed addresses: the translator takes what is left.
-    struct guest *guest = native_init(&error) ? guest_new(options.engine, &error) : NULL;
-    if (!guest) {
-        fprintf(stderr, "test-conformance: %s\n", error->message);
-        return 2;
-    }
-    if (strcmp(options.engine, "interpret") != 0)
-        native_share_signals();
-    struct random pattern = {42};
-    for (unsigned k = 0; k < DATA_ALL; k++)
-        native_data()[k] = guest_data(guest)[k] = (uint8_t)random_next(&pattern);
-    native_seal();
-    for (unsigned k = index; k < forms->len; k += (unsigned)options.workers) {
-        struct form *f = forms->pdata[k];
-        struct random r = {(uint64_t)options.seed * 1000003 + k};
-        atomic_store(&tally->form[index], k + 1);
-        if (!f->excluded)
-            run_form(guest, f, per_form, &r, tally);
-    }
-    atomic_store(&tally->form[index], 0);
-    fflush(stdout);
-    guest_free(guest);
-    return 0;
-}
-
-// ---- All of them
-// ------------------------------------------------------------------------------------------------------
-
-static int run_all(GPtrArray *forms, uint64_t per_form, struct tally *tally)
-{
-    pid_t children[8];
+    GPtrArray *forms = work.forms;
+    struct tally *tally = work.tally;
+    pid_t children[WORKERS_MAX];
     int bad = 0;
     fflush(stdout);
     for (int k = 0; k < options.workers; k++) {
         children[k] = fork();
         if (children[k] == 0) {
             setvbuf(stdout, NULL, _IOLBF, 0);
-            _exit(worker(forms, (unsigned)k, per_form, tally));
+            work.index = (unsigned)k;
+            _exit(worker_run(&work));
         }
     }
     for (int k = 0; k < options.workers; k++) {
@@ -229,7 +72,9 @@ static bool parse_options(int *argc, char ***argv, GError **error)
         options.engine = g_strdup("interpret");
     if (!options.excluded)
         options.excluded = g_build_filename(g_getenv("srcdir") ?: ".", "tests/conformance/excluded.txt", NULL);
-    options.workers = CLAMP(options.workers, 1, 8);
+    options.workers = CLAMP(options.workers, 1, WORKERS_MAX);
+    if (options.record || options.replay)
+        options.workers = 1; // the file has one order
     return true;
 }
 
@@ -240,6 +85,25 @@ static void keep_matching(GPtrArray *forms)
     for (unsigned k = forms->len; k-- > 0;)
         if (!g_pattern_match_simple(options.filter, ((struct form *)forms->pdata[k])->key))
             g_ptr_array_remove_index(forms, k);
+}
+
+// A recording says itself how it was made.
+static bool header_of(const char *path, unsigned forms, uint64_t *seed, uint64_t *per_form, GError **error)
+{
+    struct recording_header header;
+    struct recording *r = recording_open(path, &header, error);
+    if (!r)
+        return false;
+    recording_close(r);
+    if (header.forms != forms) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "\"%s\" was recorded with %u forms, this program has %u: record it again.", path,
+                    (unsigned)header.forms, forms);
+        return false;
+    }
+    *seed = header.seed;
+    *per_form = header.per_form;
+    return true;
 }
 
 int main(int argc, char **argv)
@@ -276,10 +140,23 @@ int main(int argc, char **argv)
         return 2;
     }
     struct tally *tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    uint64_t per_form = ((uint64_t)options.vectors + active - 1) / active;
+    uint64_t per_form = ((uint64_t)options.vectors + active - 1) / active, seed = (uint64_t)options.seed;
+    if (options.replay && !header_of(options.replay, forms->len, &seed, &per_form, &error)) {
+        fprintf(stderr, "test-conformance: %s\n", error->message);
+        return 2;
+    }
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
-    int bad = run_all(forms, per_form, tally);
+    struct work work = {.engine = options.engine,
+                        .record = options.record,
+                        .replay = options.replay,
+                        .forms = forms,
+                        .seed = seed,
+                        .per_form = per_form,
+                        .workers = (unsigned)options.workers,
+                        .show = (unsigned)options.show,
+                        .tally = tally};
+    int bad = run_all(work);
     clock_gettime(CLOCK_MONOTONIC, &b);
     printf("engine %s: %" PRIu64 " vectors of %u forms in %.1f s; %u forms excluded with a reason; %" PRIu64
            " vectors of %" PRIu64 " forms differ; %" PRIu64 " forms without a vector\n",

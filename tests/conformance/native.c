@@ -110,7 +110,7 @@ static bool map_fixed(uint64_t address, size_t size, int protection, GError **er
     return false;
 }
 
-// ---- Signals: ours, and those of an engine that has its own --------------------------------------------------------
+// ---- Signals: ours, and those of an engine that has its own ----
 
 static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
 

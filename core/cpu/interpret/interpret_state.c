@@ -36,6 +36,9 @@ static bool area_load(struct vcpu *v, uint64_t linear, void *data, unsigned size
 
 static const struct insn *misaligned(struct vcpu *v, uint64_t linear)
 {
+    uint8_t byte;
+    if (!vcpu_canonical(linear)) // that comes first, and knows the stack segment
+        return linear_load(v, linear, &byte, 1) ? insn_fault(v, EXCEPTION_GP, 0) : NULL;
     return alignment_checked(v, linear, 4) ? insn_fault(v, EXCEPTION_GP, 0) : NULL;
 }
 
