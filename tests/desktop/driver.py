@@ -89,7 +89,7 @@ class Session:
     def activate(self, title):
         """Brings the window whose title is TITLE to the front, as a click on it would."""
         def front():
-            self.run("xdotool", "search", "--name", f"^{title}$", "windowactivate", "--sync")
+            self.run("xdotool", "search", "--onlyvisible", "--name", f"^{title}$", "windowactivate", "--sync")
             return title in self.run("xdotool", "getactivewindow", "getwindowname")
         wait_for(f"the window “{title}” in front", front)
         time.sleep(0.2)

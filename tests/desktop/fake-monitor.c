@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Stands in for cloche-vm: the same command line and control protocol, and a screen that is easy to check, but no machine.
-// The screen is 320x200, coloured by state (green running, grey paused); each key press paints one more 16x16 square at the
-// top, white for "a" and red for others; the pointer's last position is a blue 8x8 square.
-// FAKE_FAIL=start makes it end at once with status 1 and a reason on standard error; FAKE_FAIL=COMMAND fails that command.
+// Stands in for cloche-vm: the same command line and control protocol, and a screen that is easy to check, but no
+// machine. The screen is 320x200, coloured by state (green running, grey paused); each key press paints one more 16x16
+// square at the top, white for "a" and red for others; the pointer's last position is a blue 8x8 square.
+// FAKE_FAIL=start makes it end at once with status 1 and a reason on standard error; FAKE_FAIL=COMMAND fails that
+// command.
 #include "core/config/library.h"
 #include "core/control/life.h"
 #include "core/control/qmp.h"
@@ -95,11 +96,12 @@ static JsonNode *query_status(struct qmp_call *call, GError **error)
     return qmp_node_object(data);
 }
 
-static JsonNode *query_engine(struct qmp_call *call, GError **error)
+static JsonNode *query_stats(struct qmp_call *call, GError **error)
 {
     JsonObject *data = json_object_new();
-    json_object_set_string_member(data, "engine", "fake");
-    json_object_set_string_member(data, "reason", "A stand-in without a machine behind it.");
+    json_object_set_string_member(data, "engine", "translate");
+    json_object_set_int_member(data, "host-cpu-ns", g_get_monotonic_time() * 250); // a quarter of a processor
+    json_object_set_int_member(data, "resident-bytes", 64 << 20);
     return qmp_node_object(data);
 }
 
@@ -132,8 +134,10 @@ static JsonNode *send_event(struct qmp_call *call, GError **error)
     struct fake *fake = call->opaque;
     JsonArray *events = json_object_get_array_member(call->arguments, "events");
     for (unsigned i = 0; i < json_array_get_length(events); i++) {
-        JsonObject *event = json_array_get_object_element(events, i), *data = json_object_get_object_member(event, "data");
-        if (strcmp(json_object_get_string_member(event, "type"), "key") != 0 || !json_object_get_boolean_member(data, "down"))
+        JsonObject *event = json_array_get_object_element(events, i),
+                   *data = json_object_get_object_member(event, "data");
+        if (strcmp(json_object_get_string_member(event, "type"), "key") != 0 ||
+            !json_object_get_boolean_member(data, "down"))
             continue;
         int code = json_object_get_int_member(json_object_get_object_member(data, "key"), "data");
         const struct key *key = key_by_evdev(code);
@@ -154,11 +158,6 @@ static JsonNode *accept(struct qmp_call *call, GError **error)
     return NULL;
 }
 
-static JsonNode *empty_list(struct qmp_call *call, GError **error)
-{
-    return qmp_node_array(json_array_new());
-}
-
 static bool enter(void *opaque, const struct qmp_command *command, GError **error)
 {
     if (g_strcmp0(g_getenv("FAKE_FAIL"), command->name) != 0)
@@ -169,12 +168,18 @@ static bool enter(void *opaque, const struct qmp_command *command, GError **erro
 
 static const struct qmp_argument head_arguments[] = {{.name = "head", .type = QMP_INT, .optional = true}, {0}};
 static const struct qmp_argument event_arguments[] = {{.name = "events", .type = QMP_ARRAY}, {0}};
-static const struct qmp_argument pointer_arguments[] = {{.name = "x", .type = QMP_INT}, {.name = "y", .type = QMP_INT},
-                                                        {.name = "width", .type = QMP_INT}, {.name = "height", .type = QMP_INT}, {0}};
+static const struct qmp_argument pointer_arguments[] = {{.name = "x", .type = QMP_INT},
+                                                        {.name = "y", .type = QMP_INT},
+                                                        {.name = "width", .type = QMP_INT},
+                                                        {.name = "height", .type = QMP_INT},
+                                                        {0}};
 static const struct qmp_argument text_arguments[] = {{.name = "text", .type = QMP_STRING}, {0}};
 static const struct qmp_argument keys_arguments[] = {{.name = "keys", .type = QMP_ARRAY}, {0}};
 
-#define COMMAND(name_, handler_, arguments_) {.name = name_, .handler = handler_, .arguments = arguments_, .request = QMP_ANY_STATE, .help = ""}
+#define COMMAND(name_, handler_, arguments_)                                                                           \
+    {                                                                                                                  \
+        .name = name_, .handler = handler_, .arguments = arguments_, .request = QMP_ANY_STATE, .help = ""              \
+    }
 static const struct qmp_command commands[] = {
     COMMAND("stop", do_stop, NULL),
     COMMAND("cont", do_cont, NULL),
@@ -183,8 +188,7 @@ static const struct qmp_command commands[] = {
     COMMAND("system_reset", do_reset, NULL),
     COMMAND("query-status", query_status, NULL),
     COMMAND("query-mice", query_mice, NULL),
-    COMMAND("query-blockstats", empty_list, NULL),
-    COMMAND("x-cloche-query-engine", query_engine, NULL),
+    COMMAND("x-cloche-stats", query_stats, NULL),
     COMMAND("x-cloche-attach-display", attach_display, head_arguments),
     COMMAND("x-cloche-pointer", pointer, pointer_arguments),
     COMMAND("x-cloche-type-text", accept, text_arguments),
@@ -240,7 +244,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "the stand-in was told to fail at its start\n");
         return 1;
     }
-    struct fake fake = {.loop = g_main_loop_new(NULL, FALSE), .running = true, .memfd = memfd_create("screen", MFD_CLOEXEC)};
+    struct fake fake = {
+        .loop = g_main_loop_new(NULL, FALSE), .running = true, .memfd = memfd_create("screen", MFD_CLOEXEC)};
     if (fake.memfd < 0 || ftruncate(fake.memfd, SIZE) != 0)
         return 1;
     fake.pixels = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fake.memfd, 0);

@@ -144,26 +144,76 @@ def settings_refuse_and_save(desk):
     wait_for("the new size in machine.conf", lambda: "512M" in open(conf, encoding="utf-8").read())
 
 
+def snapshots_of_a_machine_that_is_off(desk):
+    app, folder = desk.app, desk.machine_folder("Alpha")
+    desk.session.activate("Cloche")
+    desk.session.keys("ctrl+shift+s")
+    window = app.find("Snapshots of “Alpha”", "dialog")
+    app.act("Take…", "push button", window)
+    asked = app.find("Take Snapshot", "dialog")
+    app.set_text(app.find("Name", "text", asked), "First")
+    app.act("Take", "push button", asked)
+    app.find("First", "table cell", window)
+    desk.shot("snapshots")
+    snapshots = glob.glob(folder + "/snapshots/*/snapshot.conf")
+    assert len(snapshots) == 1, snapshots
+    overlay = [f for f in glob.glob(folder + "/*.qcow2")]
+    assert len(overlay) == 1, "the disk goes on in an overlay"
+    app.act("Restore…", "push button", window)
+    asked = app.find("Restore “First”", "dialog")
+    app.act("Restore", "push button", asked)
+    app.find("Before First", "table cell", window)
+    wait_for("the second snapshot", lambda: len(glob.glob(folder + "/snapshots/*/snapshot.conf")) == 2)
+    app.act("Close", "push button", window)
+
+
+def linked_clone(desk):
+    app = desk.app
+    desk.session.activate("Cloche")
+    app.click(desk.session, app.find("Alpha", "label"), 3)
+    desk.shot("library-menu")
+    app.act("Clone…", "menu item")
+    asked = app.find("Clone Machine", "dialog")
+    app.set_text(app.find("Name of the clone", "text", asked), "Beta")
+    app.act("Linked clone", "check box", asked)
+    app.act("Clone", "push button", asked)
+    app.find("Beta, Off")
+    conf = open(desk.machine_folder("Beta") + "/machine.conf", encoding="utf-8").read()
+    other = open(desk.machine_folder("Alpha") + "/machine.conf", encoding="utf-8").read()
+    uuid = [line for line in conf.splitlines() if line.startswith("uuid")][0]
+    assert uuid not in other, "a clone has a UUID of its own"
+    assert "base-machine" in conf, "a linked clone knows its base"
+    desk.shot("library-clone")
+
+
+def delete(desk, name):
+    desk.app.click(desk.session, desk.app.find(name, "label"))
+    desk.session.keys("Delete")
+    dialog = desk.app.find(f"Delete “{name}”?", "dialog")
+    desk.shot("delete-dialog")
+    desk.app.act("Delete", "push button", dialog)
+
+
 def delete_with_undo(desk):
     app = desk.app
-    app.find("Alpha, ")
     desk.session.activate("Cloche")
+    app.click(desk.session, app.find("Alpha", "label"))
     desk.session.keys("Delete")
-    app.find("Delete “Alpha”?")
-    desk.shot("delete-dialog")
-    app.act("Delete", "push button")
+    app.find("is a linked clone and needs its disks", "label")
+    app.act("Close", "push button", app.find("Error", "alert"))
+    delete(desk, "Beta")
     app.act("Undo", "push button")
-    app.find("Alpha, ")
-    assert os.path.exists(desk.machine_folder("Alpha") + "/machine.conf"), "Undo keeps the files"
-    desk.session.keys("Delete")
-    app.find("Delete “Alpha”?")
-    app.act("Delete", "push button")
-    wait_for("the folder to be gone", lambda: not os.path.exists(desk.machine_folder("Alpha")))
+    app.find("Beta, Off")
+    assert os.path.exists(desk.machine_folder("Beta") + "/machine.conf"), "Undo keeps the files"
+    for name in ("Beta", "Alpha"):
+        delete(desk, name)
+        wait_for("the folder to be gone", lambda: not os.path.exists(desk.machine_folder(name)))
     app.find("Welcome to Cloche", "label")
 
 
 STEPS = [create_by_assistant, see_picture, type_into_guest, pause_and_resume, reopen_finds_running_machine, power_off,
-         failure_is_explained, settings_refuse_and_save, delete_with_undo]
+         failure_is_explained, settings_refuse_and_save,
+         snapshots_of_a_machine_that_is_off, linked_clone, delete_with_undo]
 
 
 def main():

@@ -11,6 +11,7 @@
 #include "ui/desktop/machine-work.h"
 #include "ui/desktop/preferences.h"
 #include "ui/desktop/settings.h"
+#include "ui/desktop/snapshots.h"
 
 #include <glib/gi18n.h>
 
@@ -150,6 +151,11 @@ void cloche_app_open_settings(ClocheApp *self, ClocheMachine *machine, GtkWindow
     settings_new(self, machine, parent);
 }
 
+void cloche_app_open_snapshots(ClocheApp *self, ClocheMachine *machine, GtkWindow *parent)
+{
+    snapshots_window_show(self, machine, parent);
+}
+
 void cloche_app_created(ClocheApp *self, ClocheMachine *machine, gboolean customise)
 {
     GtkWindow *window = show_library(self);
@@ -189,6 +195,11 @@ static void action_new(GSimpleAction *action, GVariant *value, gpointer app)
     gtk_window_present(GTK_WINDOW(cloche_assistant_new(app, main_window(app))));
 }
 
+static void action_import(GSimpleAction *action, GVariant *value, gpointer app)
+{
+    work_import(app, main_window(app));
+}
+
 static void folder_chosen(GtkNativeDialog *chooser, int response, ClocheApp *self)
 {
     g_autofree char *folder = gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(chooser));
@@ -201,8 +212,8 @@ static void folder_chosen(GtkNativeDialog *chooser, int response, ClocheApp *sel
 
 static void action_add_folder(GSimpleAction *action, GVariant *value, gpointer app)
 {
-    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(_("Add Library Folder"), main_window(app),
-                                                                GTK_FILE_CHOOSER_ACTION_SELECT_FOLDER, _("_Add"), _("_Cancel"));
+    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
+        _("Add Library Folder"), main_window(app), GTK_FILE_CHOOSER_ACTION_SELECT_FOLDER, _("_Add"), _("_Cancel"));
     g_signal_connect(chooser, "response", G_CALLBACK(folder_chosen), app);
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
 }
@@ -259,6 +270,7 @@ static void action_quit(GSimpleAction *action, GVariant *value, gpointer app)
 
 static const GActionEntry app_actions[] = {
     {.name = "new", .activate = action_new},
+    {.name = "import", .activate = action_import},
     {.name = "add-folder", .activate = action_add_folder},
     {.name = "demo", .activate = action_demo},
     {.name = "doctor", .activate = action_doctor},

@@ -36,8 +36,8 @@ static char *file_of(GtkWidget *chooser)
 // ---- The source and what it suggests ----
 static GtkWidget *chosen_source(ClocheAssistant *self) // the chooser that must hold a file, or NULL
 {
-    return active(self->from_medium) ? self->medium_file
-           : active(self->from_disk) ? self->disk_file
+    return active(self->from_medium)   ? self->medium_file
+           : active(self->from_disk)   ? self->disk_file
            : active(self->from_kernel) ? self->kernel_file
                                        : NULL;
 }
@@ -48,7 +48,8 @@ static void check_source(ClocheAssistant *self)
     g_autofree char *file = source ? file_of(source) : NULL;
     gtk_assistant_set_page_complete(GTK_ASSISTANT(self), self->source_page, !source || file);
     gtk_widget_set_sensitive(self->medium_file, active(self->from_medium));
-    gtk_toggle_button_set_active(GTK_TOGGLE_BUTTON(self->with_disk), active(self->from_medium) || active(self->from_nothing));
+    gtk_toggle_button_set_active(GTK_TOGGLE_BUTTON(self->with_disk),
+                                 active(self->from_medium) || active(self->from_nothing));
     gtk_widget_set_sensitive(self->with_disk, !active(self->from_disk));
 }
 
@@ -84,11 +85,13 @@ static void apply_medium(ClocheAssistant *self, const struct medium *medium)
     gtk_spin_button_set_value(self->memory, MIN(medium->memory, host.memory) / MiB);
     gtk_spin_button_set_value(self->cpus, MIN(MAX(medium->cpus, 1), host.cpus));
     gtk_spin_button_set_value(self->disk, MAX(1, medium->disk / GiB));
-    g_autofree char *text = medium->os_name
-                                ? g_strdup_printf(_("Recognised: %s. Memory, processors and disk are set for it."), medium->os_name)
-                            : medium->volume ? g_strdup_printf(_("The system on “%s” is not known; it gets common values."), medium->volume)
-                                             : g_strdup(_("The system is not known; it gets common values."));
-    g_autofree char *warning = medium->bootable ? NULL : g_strconcat(text, "\n", _("This medium does not look bootable."), NULL);
+    g_autofree char *text =
+        medium->os_name
+            ? g_strdup_printf(_("Recognised: %s. Memory, processors and disk are set for it."), medium->os_name)
+        : medium->volume ? g_strdup_printf(_("The system on “%s” is not known; it gets common values."), medium->volume)
+                         : g_strdup(_("The system is not known; it gets common values."));
+    g_autofree char *warning =
+        medium->bootable ? NULL : g_strconcat(text, "\n", _("This medium does not look bootable."), NULL);
     gtk_label_set_text(self->recognised, warning ? warning : text);
     suggest_name(self, medium->os_name ? medium->os_name : _("New Machine"));
 }
@@ -179,7 +182,8 @@ static void fill_plan(ClocheAssistant *self, struct machine_plan *plan)
         .append = kernel ? g_strdup(gtk_entry_get_text(GTK_ENTRY(self->append))) : NULL,
         .memory = gtk_spin_button_get_value_as_int(self->memory) * MiB,
         .cpus = gtk_spin_button_get_value_as_int(self->cpus),
-        .disk = active(self->with_disk) && !active(self->from_disk) ? gtk_spin_button_get_value_as_int(self->disk) * GiB : 0,
+        .disk = active(self->with_disk) && !active(self->from_disk) ? gtk_spin_button_get_value_as_int(self->disk) * GiB
+                                                                    : 0,
         .local_time = self->local_time,
     };
 }
@@ -192,7 +196,8 @@ static void show_summary(ClocheAssistant *self)
     g_autoptr(GString) text = g_string_new(NULL);
     g_string_append_printf(text, _("Name: %s\n"), plan.name);
     if (plan.cdrom)
-        g_string_append_printf(text, _("System: %s\nInstaller medium: %s\n"), self->os_name ? self->os_name : _("unknown"), plan.cdrom);
+        g_string_append_printf(text, _("System: %s\nInstaller medium: %s\n"),
+                               self->os_name ? self->os_name : _("unknown"), plan.cdrom);
     if (plan.existing_disk)
         g_string_append_printf(text, _("Disk: %s (used where it is)\n"), plan.existing_disk);
     if (plan.kernel)
@@ -258,7 +263,8 @@ static void apply(GtkAssistant *assistant)
 {
     ClocheAssistant *self = CLOCHE_ASSISTANT(assistant);
     g_autoptr(GError) error = NULL;
-    g_autofree char *folder = library_create_folder(cloche_app_get_library(self->app), gtk_entry_get_text(self->name), &error);
+    g_autofree char *folder =
+        library_create_folder(cloche_app_get_library(self->app), gtk_entry_get_text(self->name), &error);
     if (!folder) {
         dialog_error(GTK_WINDOW(self), _("The machine could not be created"), error, NULL);
         return;

@@ -33,7 +33,8 @@ static void response(GtkDialog *dialog, int response, struct question *question)
     g_free(question);
 }
 
-void close_dialog_ask(GtkWindow *parent, GKeyFile *preferences, void (*answered)(gpointer data, CloseChoice choice), gpointer data)
+void close_dialog_ask(GtkWindow *parent, GKeyFile *preferences, void (*answered)(gpointer data, CloseChoice choice),
+                      gpointer data)
 {
     g_autofree char *remembered = g_key_file_get_string(preferences, "Console", "on-close", NULL);
     for (guint i = 1; remembered && close_choice_names[i]; i++)
@@ -41,9 +42,9 @@ void close_dialog_ask(GtkWindow *parent, GKeyFile *preferences, void (*answered)
             answered(data, i);
             return;
         }
-    GtkWidget *dialog = gtk_dialog_new_with_buttons(_("Close the Window"), parent,
-                                                    GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
-                                                    _("_Cancel"), GTK_RESPONSE_CANCEL, _("C_lose"), GTK_RESPONSE_ACCEPT, NULL);
+    GtkWidget *dialog = gtk_dialog_new_with_buttons(
+        _("Close the Window"), parent, GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
+        _("_Cancel"), GTK_RESPONSE_CANCEL, _("C_lose"), GTK_RESPONSE_ACCEPT, NULL);
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
     struct question *question = g_new0(struct question, 1);
     *question = (struct question){.answered = answered, .data = data, .preferences = preferences};

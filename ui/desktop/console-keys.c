@@ -7,14 +7,22 @@
 static const struct {
     const char *label, *keys;
 } combinations[] = {
-    {N_("Ctrl+Alt+_Del"), "ctrl alt delete"}, {N_("Ctrl+Alt+_Backspace"), "ctrl alt backspace"},
-    {"Ctrl+Alt+F_1", "ctrl alt f1"},          {"Ctrl+Alt+F_2", "ctrl alt f2"},
-    {"Ctrl+Alt+F_3", "ctrl alt f3"},          {"Ctrl+Alt+F_4", "ctrl alt f4"},
-    {"Ctrl+Alt+F_5", "ctrl alt f5"},          {"Ctrl+Alt+F_6", "ctrl alt f6"},
-    {"Ctrl+Alt+F_7", "ctrl alt f7"},          {"Ctrl+Alt+F_8", "ctrl alt f8"},
-    {"Ctrl+Alt+F_9", "ctrl alt f9"},          {"Ctrl+Alt+F10", "ctrl alt f10"},
-    {"Ctrl+Alt+F11", "ctrl alt f11"},         {"Ctrl+Alt+F12", "ctrl alt f12"},
-    {N_("_Print Screen"), "print"},           {N_("_Super"), "meta_l"},
+    {N_("Ctrl+Alt+_Del"), "ctrl alt delete"},
+    {N_("Ctrl+Alt+_Backspace"), "ctrl alt backspace"},
+    {"Ctrl+Alt+F_1", "ctrl alt f1"},
+    {"Ctrl+Alt+F_2", "ctrl alt f2"},
+    {"Ctrl+Alt+F_3", "ctrl alt f3"},
+    {"Ctrl+Alt+F_4", "ctrl alt f4"},
+    {"Ctrl+Alt+F_5", "ctrl alt f5"},
+    {"Ctrl+Alt+F_6", "ctrl alt f6"},
+    {"Ctrl+Alt+F_7", "ctrl alt f7"},
+    {"Ctrl+Alt+F_8", "ctrl alt f8"},
+    {"Ctrl+Alt+F_9", "ctrl alt f9"},
+    {"Ctrl+Alt+F10", "ctrl alt f10"},
+    {"Ctrl+Alt+F11", "ctrl alt f11"},
+    {"Ctrl+Alt+F12", "ctrl alt f12"},
+    {N_("_Print Screen"), "print"},
+    {N_("_Super"), "meta_l"},
     {N_("Alt+_Tab"), "alt tab"},
 };
 

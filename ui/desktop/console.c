@@ -103,8 +103,12 @@ static void fit_window(ClocheConsole *self)
         gtk_widget_get_preferred_height(bars[i], NULL, &around);
         bars_height += around;
     }
-    gtk_window_resize(window, CLAMP((int)width / factor + 2, 400, room.width * 9 / 10),
-                      CLAMP((int)height / factor + bars_height + 8, 300, room.height * 9 / 10));
+    int wide = CLAMP((int)width / factor + 2, 400, room.width * 9 / 10);
+    int high = CLAMP((int)height / factor + bars_height + 8, 300, room.height * 9 / 10), x, y;
+    gtk_window_resize(window, wide, high);
+    gtk_window_get_position(window, &x, &y);
+    if (x + wide > room.x + room.width || y + high > room.y + room.height)
+        gtk_window_move(window, room.x + (room.width - wide) / 2, room.y + (room.height - high) / 2);
 }
 
 // ---- Full screen ----
@@ -152,7 +156,9 @@ static void change_scale(GSimpleAction *action, GVariant *value, gpointer data)
 {
     ClocheConsole *self = data;
     const char *name = g_variant_get_string(value, NULL);
-    ClocheScale scale = strcmp(name, "fit") == 0 ? CLOCHE_SCALE_FIT : strcmp(name, "integer") == 0 ? CLOCHE_SCALE_INTEGER : CLOCHE_SCALE_PIXEL;
+    ClocheScale scale = strcmp(name, "fit") == 0       ? CLOCHE_SCALE_FIT
+                        : strcmp(name, "integer") == 0 ? CLOCHE_SCALE_INTEGER
+                                                       : CLOCHE_SCALE_PIXEL;
     g_simple_action_set_state(action, value);
     cloche_display_set_scale(self->display, scale);
     g_key_file_set_string(cloche_app_get_preferences(self->app), "Console", "scale", name);
@@ -183,28 +189,30 @@ static void change_page(GSimpleAction *action, GVariant *value, gpointer data)
     }
     g_simple_action_set_state(action, value);
     gtk_stack_set_visible_child_name(self->pages, page);
-    gtk_widget_grab_focus(strcmp(page, "serial") == 0 ? serial_console_terminal(self->serial) : GTK_WIDGET(self->display));
+    gtk_widget_grab_focus(strcmp(page, "serial") == 0 ? serial_console_terminal(self->serial)
+                                                      : GTK_WIDGET(self->display));
 }
 
 static void send_key(GSimpleAction *action, GVariant *value, gpointer data)
 {
-    cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key", console_keys_arguments(g_variant_get_string(value, NULL)),
-                        NULL, NULL);
+    cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key",
+                        console_keys_arguments(g_variant_get_string(value, NULL)), NULL, NULL);
 }
 
 static void custom_key_response(GtkDialog *dialog, int response, gpointer data)
 {
     GtkEntry *entry = g_object_get_data(G_OBJECT(dialog), "entry");
     if (response == GTK_RESPONSE_ACCEPT)
-        cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key", console_keys_arguments(gtk_entry_get_text(entry)),
-                            dialog_call_done, data);
+        cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key",
+                            console_keys_arguments(gtk_entry_get_text(entry)), dialog_call_done, data);
     gtk_widget_destroy(GTK_WIDGET(dialog));
 }
 
 static void send_custom_key(GSimpleAction *action, GVariant *value, gpointer data)
 {
-    GtkWidget *dialog = gtk_dialog_new_with_buttons(_("Send Key"), data, GTK_DIALOG_MODAL | GTK_DIALOG_USE_HEADER_BAR,
-                                                    _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Send"), GTK_RESPONSE_ACCEPT, NULL);
+    GtkWidget *dialog =
+        gtk_dialog_new_with_buttons(_("Send Key"), data, GTK_DIALOG_MODAL | GTK_DIALOG_USE_HEADER_BAR, _("_Cancel"),
+                                    GTK_RESPONSE_CANCEL, _("_Send"), GTK_RESPONSE_ACCEPT, NULL);
     GtkWidget *entry = gtk_entry_new(), *label = gtk_label_new(_("Key names separated by spaces, held together:"));
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
     g_object_set(area, "margin", 18, "spacing", 6, NULL);
@@ -250,7 +258,8 @@ static void screenshot(GSimpleAction *action, GVariant *value, gpointer data)
     g_autoptr(GError) error = NULL;
     if (!picture || !gdk_pixbuf_save(picture, path, "png", &error, NULL)) {
         if (!error)
-            error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("The machine shows no picture yet; start it first."));
+            error =
+                g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("The machine shows no picture yet; start it first."));
         dialog_error(GTK_WINDOW(self), _("The screenshot could not be saved"), error, NULL);
         return;
     }
@@ -371,7 +380,8 @@ static gboolean console_key(GtkWidget *widget, GdkEventKey *event)
     if (guest && !leave)
         return gtk_window_propagate_key_event(GTK_WINDOW(widget), event);
     GtkWidgetClass *parent = GTK_WIDGET_CLASS(cloche_console_parent_class);
-    return event->type == GDK_KEY_PRESS ? parent->key_press_event(widget, event) : parent->key_release_event(widget, event);
+    return event->type == GDK_KEY_PRESS ? parent->key_press_event(widget, event)
+                                        : parent->key_release_event(widget, event);
 }
 
 // ---- Construction ----

@@ -66,14 +66,16 @@ static void toggled(GtkCellRendererToggle *cell, char *path, GtkListStore *files
 
 static GtkWidget *file_view(GtkListStore *files)
 {
-    GtkWidget *view = gtk_tree_view_new_with_model(GTK_TREE_MODEL(files)), *scroller = gtk_scrolled_window_new(NULL, NULL);
+    GtkWidget *view = gtk_tree_view_new_with_model(GTK_TREE_MODEL(files)),
+              *scroller = gtk_scrolled_window_new(NULL, NULL);
     GtkCellRenderer *toggle = gtk_cell_renderer_toggle_new();
     g_signal_connect(toggle, "toggled", G_CALLBACK(toggled), files);
-    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("Delete"), toggle, "active", COLUMN_DELETE, NULL);
-    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("File"), gtk_cell_renderer_text_new(), "text",
-                                                COLUMN_SHOWN, NULL);
-    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("Size on Disk"), gtk_cell_renderer_text_new(), "text",
-                                                COLUMN_SIZE, NULL);
+    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("Delete"), toggle, "active", COLUMN_DELETE,
+                                                NULL);
+    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("File"), gtk_cell_renderer_text_new(),
+                                                "text", COLUMN_SHOWN, NULL);
+    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(view), -1, _("Size on Disk"),
+                                                gtk_cell_renderer_text_new(), "text", COLUMN_SIZE, NULL);
     gtk_tree_view_column_set_expand(gtk_tree_view_get_column(GTK_TREE_VIEW(view), 1), TRUE);
     atk_object_set_name(gtk_widget_get_accessible(view), _("Files of the machine"));
     gtk_scrolled_window_set_shadow_type(GTK_SCROLLED_WINDOW(scroller), GTK_SHADOW_IN);
@@ -117,9 +119,9 @@ void delete_dialog_ask(ClocheMachine *machine, GtkApplicationWindow *parent,
                        void (*deleted)(GtkApplicationWindow *window, ClocheMachine *machine))
 {
     g_autofree char *title = g_strdup_printf(_("Delete “%s”?"), cloche_machine_get_name(machine));
-    GtkWidget *dialog = gtk_dialog_new_with_buttons(title, GTK_WINDOW(parent),
-                                                    GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
-                                                    _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Delete"), GTK_RESPONSE_ACCEPT, NULL);
+    GtkWidget *dialog = gtk_dialog_new_with_buttons(
+        title, GTK_WINDOW(parent), GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
+        _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Delete"), GTK_RESPONSE_ACCEPT, NULL);
     GtkWidget *button = gtk_dialog_get_widget_for_response(GTK_DIALOG(dialog), GTK_RESPONSE_ACCEPT);
     gtk_style_context_add_class(gtk_widget_get_style_context(button), "destructive-action");
     struct question *question = g_new0(struct question, 1);
@@ -131,7 +133,8 @@ void delete_dialog_ask(ClocheMachine *machine, GtkApplicationWindow *parent,
     add_folder(question->files, cloche_machine_get_folder(machine), "", &left);
     add_outside(question->files, machine);
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
-    GtkWidget *label = gtk_label_new(_("These files are deleted a few seconds from now; until then Undo brings the machine back."));
+    GtkWidget *label =
+        gtk_label_new(_("These files are deleted a few seconds from now; until then Undo brings the machine back."));
     g_object_set(area, "margin", 18, "spacing", 12, NULL);
     gtk_label_set_line_wrap(GTK_LABEL(label), TRUE);
     gtk_label_set_xalign(GTK_LABEL(label), 0);
@@ -160,7 +163,8 @@ gboolean delete_dialog_carry_out(ClocheMachine *machine, GError **error)
     for (char **file = files; file && *file; file++)
         if (g_unlink(*file) != 0 && errno != ENOENT) {
             int e = errno;
-            g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("%s could not be deleted: %s"), *file, g_strerror(e));
+            g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("%s could not be deleted: %s"), *file,
+                        g_strerror(e));
             return FALSE;
         }
     remove_empty_folders(cloche_machine_get_folder(machine));

@@ -35,8 +35,8 @@ static void error_response(GtkDialog *dialog, int response, gpointer data)
 
 void dialog_error(GtkWindow *parent, const char *what, const GError *error, const char *log)
 {
-    GtkWidget *dialog = gtk_message_dialog_new(parent, GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_MODAL, GTK_MESSAGE_ERROR,
-                                               GTK_BUTTONS_NONE, "%s", what);
+    GtkWidget *dialog = gtk_message_dialog_new(parent, GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_MODAL,
+                                               GTK_MESSAGE_ERROR, GTK_BUTTONS_NONE, "%s", what);
     gtk_message_dialog_format_secondary_text(GTK_MESSAGE_DIALOG(dialog), "%s", error->message);
     GtkWidget *expander = gtk_expander_new_with_mnemonic(_("_Details"));
     g_autofree char *details = g_strdup_printf("%s\n%s\n(%s, %d)\nCloche " PACKAGE_VERSION, what, error->message,
@@ -46,7 +46,8 @@ void dialog_error(GtkWindow *parent, const char *what, const GError *error, cons
     gtk_label_set_line_wrap(GTK_LABEL(label), TRUE);
     gtk_label_set_xalign(GTK_LABEL(label), 0);
     gtk_container_add(GTK_CONTAINER(expander), label);
-    gtk_box_pack_end(GTK_BOX(gtk_message_dialog_get_message_area(GTK_MESSAGE_DIALOG(dialog))), expander, FALSE, FALSE, 0);
+    gtk_box_pack_end(GTK_BOX(gtk_message_dialog_get_message_area(GTK_MESSAGE_DIALOG(dialog))), expander, FALSE, FALSE,
+                     0);
     gtk_widget_show_all(expander);
     gtk_dialog_add_button(GTK_DIALOG(dialog), _("C_opy"), RESPONSE_COPY);
     if (log)

@@ -24,7 +24,16 @@ struct _ClocheDisplay {
 };
 G_DEFINE_TYPE(ClocheDisplay, cloche_display, GTK_TYPE_DRAWING_AREA)
 
-enum { SIGNAL_KEY, SIGNAL_ABSOLUTE, SIGNAL_RELATIVE, SIGNAL_BUTTON, SIGNAL_GRAB, SIGNAL_GEOMETRY, SIGNAL_WISH, SIGNAL_COUNT };
+enum {
+    SIGNAL_KEY,
+    SIGNAL_ABSOLUTE,
+    SIGNAL_RELATIVE,
+    SIGNAL_BUTTON,
+    SIGNAL_GRAB,
+    SIGNAL_GEOMETRY,
+    SIGNAL_WISH,
+    SIGNAL_COUNT
+};
 static guint signals[SIGNAL_COUNT];
 
 // ---- Geometry: from guest pixels to the widget ----
@@ -36,7 +45,8 @@ static struct placement place(ClocheDisplay *self)
 {
     GtkWidget *widget = GTK_WIDGET(self);
     double factor = gtk_widget_get_scale_factor(widget);
-    double wide = gtk_widget_get_allocated_width(widget) * factor, high = gtk_widget_get_allocated_height(widget) * factor;
+    double wide = gtk_widget_get_allocated_width(widget) * factor,
+           high = gtk_widget_get_allocated_height(widget) * factor;
     double fit = self->width && self->height ? MIN(wide / self->width, high / self->height) : 1;
     double zoom = 1;
     if (self->scale == CLOCHE_SCALE_FIT)
@@ -176,13 +186,15 @@ static void apply_cursor(ClocheDisplay *self)
     }
 }
 
-void cloche_display_set_cursor(ClocheDisplay *self, const guint32 *argb, guint width, guint height, guint hot_x, guint hot_y)
+void cloche_display_set_cursor(ClocheDisplay *self, const guint32 *argb, guint width, guint height, guint hot_x,
+                               guint hot_y)
 {
     g_clear_object(&self->cursor);
     if (argb && width && height && width <= 512 && height <= 512) {
         cairo_surface_t *image = cairo_image_surface_create(CAIRO_FORMAT_ARGB32, width, height);
         for (guint y = 0; y < height; y++)
-            memcpy(cairo_image_surface_get_data(image) + y * cairo_image_surface_get_stride(image), argb + y * width, width * 4);
+            memcpy(cairo_image_surface_get_data(image) + y * cairo_image_surface_get_stride(image), argb + y * width,
+                   width * 4);
         cairo_surface_mark_dirty(image);
         self->cursor = gdk_cursor_new_from_surface(gtk_widget_get_display(GTK_WIDGET(self)), image, hot_x, hot_y);
         cairo_surface_destroy(image);
@@ -196,7 +208,8 @@ static void grab(ClocheDisplay *self)
     GdkWindow *window = gtk_widget_get_window(widget);
     GdkSeat *seat = gdk_display_get_default_seat(gtk_widget_get_display(widget));
     g_autoptr(GdkCursor) none = gdk_cursor_new_from_name(gtk_widget_get_display(widget), "none");
-    if (self->grabbed || gdk_seat_grab(seat, window, GDK_SEAT_CAPABILITY_ALL, FALSE, none, NULL, NULL, NULL) != GDK_GRAB_SUCCESS)
+    if (self->grabbed ||
+        gdk_seat_grab(seat, window, GDK_SEAT_CAPABILITY_ALL, FALSE, none, NULL, NULL, NULL) != GDK_GRAB_SUCCESS)
         return;
     self->grabbed = TRUE;
     apply_cursor(self);

@@ -19,16 +19,18 @@ G_DECLARE_FINAL_TYPE(ClocheDisplay, cloche_display, CLOCHE, DISPLAY, GtkDrawingA
 
 // Signals: "key" (guint evdev, gboolean down), "absolute" (guint x, guint y, guint width, guint height),
 // "relative" (gint dx, gint dy), "button" (guint enum input_button, gboolean down), "grab-changed" (),
-// "geometry" (): the guest's picture has another size, "wish-size" (guint width, guint height: the device pixels that the widget offers).
+// "geometry" (): the guest's picture has another size, "wish-size" (guint width, guint height: the device pixels that
+// the widget offers).
 GtkWidget *cloche_display_new(void);
 
-// Shows WIDTH x HEIGHT pixels of 0xXXRRGGBB in MEMFD; takes the descriptor over. False: it could not be mapped, and the old
-// picture stays.
+// Shows WIDTH x HEIGHT pixels of 0xXXRRGGBB in MEMFD; takes the descriptor over. False: it could not be mapped, and the
+// old picture stays.
 gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, guint height, guint stride, gsize size,
                                    GError **error);
 void cloche_display_damage(ClocheDisplay *self, int x, int y, int width, int height); // guest pixels
 // Premultiplied ARGB; NULL hides the pointer over the guest.
-void cloche_display_set_cursor(ClocheDisplay *self, const guint32 *argb, guint width, guint height, guint hot_x, guint hot_y);
+void cloche_display_set_cursor(ClocheDisplay *self, const guint32 *argb, guint width, guint height, guint hot_x,
+                               guint hot_y);
 // The guest takes absolute positions: no grab is needed. Else a click grabs pointer and keyboard.
 void cloche_display_set_absolute(ClocheDisplay *self, gboolean absolute);
 void cloche_display_set_scale(ClocheDisplay *self, ClocheScale scale);

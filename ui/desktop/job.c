@@ -54,7 +54,8 @@ static void cancel(GtkDialog *dialog, int response, struct job *job)
 static void make_dialog(struct job *job)
 {
     g_autoptr(GtkWindow) parent = g_weak_ref_get(&job->parent);
-    job->dialog = gtk_dialog_new_with_buttons(job->title, parent, GTK_DIALOG_DESTROY_WITH_PARENT, _("_Cancel"), GTK_RESPONSE_CANCEL, NULL);
+    job->dialog = gtk_dialog_new_with_buttons(job->title, parent, GTK_DIALOG_DESTROY_WITH_PARENT, _("_Cancel"),
+                                              GTK_RESPONSE_CANCEL, NULL);
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(job->dialog)), *title = gtk_label_new(job->title);
     g_object_set(area, "margin", 18, "spacing", 12, NULL);
     job->bar = gtk_progress_bar_new();
@@ -115,7 +116,8 @@ static void finished(GObject *source, GAsyncResult *result, gpointer data)
         gtk_application_uninhibit(GTK_APPLICATION(g_application_get_default()), job->inhibitor);
     if (job->dialog)
         gtk_widget_destroy(job->dialog);
-    gboolean cancelled = g_error_matches(error, CLOCHE_ERROR, CLOCHE_ERROR_CANCELLED) || g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+    gboolean cancelled = g_error_matches(error, CLOCHE_ERROR, CLOCHE_ERROR_CANCELLED) ||
+                         g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
     if (good) {
         notify_done(job);
         if (job->work.done)
@@ -137,7 +139,8 @@ void job_start_work(GtkWindow *parent, const struct job_work *work)
     g_weak_ref_init(&job->parent, parent);
     job->timer = g_timeout_add(100, tick, job);
     if (GTK_IS_APPLICATION(app)) // the host does not sleep meanwhile
-        job->inhibitor = gtk_application_inhibit(GTK_APPLICATION(app), parent, GTK_APPLICATION_INHIBIT_SUSPEND, job->title);
+        job->inhibitor =
+            gtk_application_inhibit(GTK_APPLICATION(app), parent, GTK_APPLICATION_INHIBIT_SUSPEND, job->title);
     running++;
     g_autoptr(GTask) task = g_task_new(NULL, NULL, finished, job);
     g_task_set_task_data(task, job, NULL);

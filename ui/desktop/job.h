@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The one way to do slow work in the app: a worker thread, a small window with progress, rate, time left and Cancel, and a
-// notification when it took long. The main loop never waits.
+// The one way to do slow work in the app: a worker thread, a small window with progress, rate, time left and Cancel,
+// and a notification when it took long. The main loop never waits.
 #ifndef CLOCHE_DESKTOP_JOB_H
 #define CLOCHE_DESKTOP_JOB_H
 

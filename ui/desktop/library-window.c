@@ -195,7 +195,7 @@ static gboolean popup_menu(ClocheLibraryWindow *self, GtkWidget *over, GdkEvent 
 {
     GtkWidget *menu = gtk_menu_new_from_model(self->machine_menu);
     gtk_menu_attach_to_widget(GTK_MENU(menu), GTK_WIDGET(self), NULL);
-    g_signal_connect(menu, "deactivate", G_CALLBACK(gtk_menu_detach), NULL);
+    g_signal_connect(menu, "selection-done", G_CALLBACK(gtk_menu_detach), NULL); // after the item has acted
     if (event)
         gtk_menu_popup_at_pointer(GTK_MENU(menu), event);
     else
@@ -420,6 +420,7 @@ GtkWidget *cloche_library_window_new(ClocheApp *app)
     g_signal_connect_object(machines, "items-changed", G_CALLBACK(items_changed), self, 0);
     items_changed(machines, 0, 0, 0, self);
     restore_geometry(self);
+    gtk_widget_grab_focus(GTK_WIDGET(self->list));
     return GTK_WIDGET(self);
 }
 

@@ -48,14 +48,16 @@ static void confirmed(gpointer data)
 
 static void power_off(ClocheMachine *machine, GtkWindow *window)
 {
-    dialog_confirm(window, _("Power the machine off?"), _("It is like pulling the plug: unsaved work in the guest is lost."),
-                   _("Power _Off"), TRUE, confirmed, pending_new(machine, window, CLOCHE_REQUEST_POWER_OFF), pending_free);
+    dialog_confirm(window, _("Power the machine off?"),
+                   _("It is like pulling the plug: unsaved work in the guest is lost."), _("Power _Off"), TRUE,
+                   confirmed, pending_new(machine, window, CLOCHE_REQUEST_POWER_OFF), pending_free);
 }
 
 static void reset(ClocheMachine *machine, GtkWindow *window)
 {
-    dialog_confirm(window, _("Reset the machine?"), _("It is like pressing the reset button: unsaved work in the guest is lost."),
-                   _("_Reset"), TRUE, confirmed, pending_new(machine, window, CLOCHE_REQUEST_RESET), pending_free);
+    dialog_confirm(window, _("Reset the machine?"),
+                   _("It is like pressing the reset button: unsaved work in the guest is lost."), _("_Reset"), TRUE,
+                   confirmed, pending_new(machine, window, CLOCHE_REQUEST_RESET), pending_free);
 }
 
 static void settings(ClocheMachine *machine, GtkWindow *window)
@@ -63,9 +65,37 @@ static void settings(ClocheMachine *machine, GtkWindow *window)
     cloche_app_open_settings(app_of(window), machine, window);
 }
 
+static void snapshots(ClocheMachine *machine, GtkWindow *window)
+{
+    cloche_app_open_snapshots(app_of(window), machine, window);
+}
+
 static void vnc(ClocheMachine *machine, GtkWindow *window)
 {
     vnc_dialog_show(machine, window);
+}
+
+static void named(gpointer data, const char *text, const char *note, gboolean choice)
+{
+    struct pending *pending = data;
+    work_take_snapshot(pending->machine, text, note, pending->window, NULL, NULL);
+}
+
+static void take_snapshot(ClocheMachine *machine, GtkWindow *window)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *suggestion = g_date_time_format(now, "%F %H-%M");
+    struct text_question question = {
+        .title = _("Take Snapshot"),
+        .label = _("_Name"),
+        .text = suggestion,
+        .accept = _("_Take"),
+        .note_label = _("N_ote"),
+        .done = named,
+        .data = pending_new(machine, window, CLOCHE_REQUEST_SNAPSHOT),
+        .destroy = pending_free,
+    };
+    text_dialog_ask(window, &question);
 }
 
 static void renamed(gpointer data, const char *text, const char *note, gboolean choice)
@@ -77,10 +107,42 @@ static void renamed(gpointer data, const char *text, const char *note, gboolean 
 static void rename_machine(ClocheMachine *machine, GtkWindow *window)
 {
     struct text_question question = {
-        .title = _("Rename Machine"), .label = _("_Name"), .text = cloche_machine_get_name(machine), .accept = _("_Rename"),
-        .done = renamed, .data = pending_new(machine, window, CLOCHE_REQUEST_CHANGE), .destroy = pending_free,
+        .title = _("Rename Machine"),
+        .label = _("_Name"),
+        .text = cloche_machine_get_name(machine),
+        .accept = _("_Rename"),
+        .done = renamed,
+        .data = pending_new(machine, window, CLOCHE_REQUEST_CHANGE),
+        .destroy = pending_free,
     };
     text_dialog_ask(window, &question);
+}
+
+static void cloned(gpointer data, const char *text, const char *note, gboolean linked)
+{
+    struct pending *pending = data;
+    work_clone(app_of(pending->window), pending->machine, text, linked, NULL, pending->window);
+}
+
+static void clone_machine(ClocheMachine *machine, GtkWindow *window)
+{
+    g_autofree char *suggestion = g_strdup_printf(_("%s copy"), cloche_machine_get_name(machine));
+    struct text_question question = {
+        .title = _("Clone Machine"),
+        .label = _("_Name of the clone"),
+        .text = suggestion,
+        .accept = _("_Clone"),
+        .choice = _("_Linked clone: made at once, shares this machine's disks and needs them"),
+        .done = cloned,
+        .data = pending_new(machine, window, CLOCHE_REQUEST_CHANGE),
+        .destroy = pending_free,
+    };
+    text_dialog_ask(window, &question);
+}
+
+static void export_machine(ClocheMachine *machine, GtkWindow *window)
+{
+    work_export(app_of(window), machine, window);
 }
 
 static void open_log(ClocheMachine *machine, GtkWindow *window)
@@ -90,7 +152,8 @@ static void open_log(ClocheMachine *machine, GtkWindow *window)
     g_autoptr(GError) error = NULL;
     if (!uri || !gtk_show_uri_on_window(window, uri, GDK_CURRENT_TIME, &error)) {
         if (!error)
-            error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("There is no log yet: the machine was never started."));
+            error =
+                g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("There is no log yet: the machine was never started."));
         dialog_error(window, _("The log cannot be shown"), error, NULL);
     }
 }
@@ -100,8 +163,33 @@ static void report(ClocheMachine *machine, GtkWindow *window)
     work_report(machine, window);
 }
 
+// A machine whose disks are overlays on those of MACHINE, or NULL.
+static ClocheMachine *linked_clone_of(ClocheApp *app, ClocheMachine *machine)
+{
+    g_autofree char *uuid = cloche_machine_get_option(machine, "Machine", "uuid");
+    GListModel *machines = cloche_app_get_machines(app);
+    for (guint i = 0; uuid && i < g_list_model_get_n_items(machines); i++) {
+        g_autoptr(ClocheMachine) other = g_list_model_get_item(machines, i);
+        g_auto(GStrv) groups = cloche_machine_get_groups(other, "Drive *");
+        for (char **group = groups; group && *group; group++) {
+            g_autofree char *base = cloche_machine_get_option(other, *group, "base-machine");
+            if (g_strcmp0(base, uuid) == 0)
+                return other; // the list holds it
+        }
+    }
+    return NULL;
+}
+
 static void delete_machine(ClocheMachine *machine, GtkWindow *window)
 {
+    ClocheMachine *clone = linked_clone_of(app_of(window), machine);
+    if (clone) {
+        g_autoptr(GError) error = g_error_new(CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
+                                              _("“%s” is a linked clone and needs its disks. Delete that one first."),
+                                              cloche_machine_get_name(clone));
+        dialog_error(window, _("This machine cannot be deleted yet"), error, NULL);
+        return;
+    }
     void (*deleted)(GtkApplicationWindow *, ClocheMachine *) = g_object_get_data(G_OBJECT(window), KEY_DELETED);
     delete_dialog_ask(machine, GTK_APPLICATION_WINDOW(window), deleted);
 }
@@ -121,11 +209,15 @@ static const struct action {
     {"save", CLOCHE_REQUEST_SAVE, NULL, FALSE},
     {"power-off", CLOCHE_REQUEST_POWER_OFF, power_off, FALSE},
     {"reset", CLOCHE_REQUEST_RESET, reset, FALSE},
+    {"take-snapshot", CLOCHE_REQUEST_SNAPSHOT, take_snapshot, FALSE},
     {"settings", ALWAYS, settings, FALSE},
+    {"snapshots", ALWAYS, snapshots, FALSE},
     {"vnc", ALWAYS, vnc, FALSE},
     {"log", ALWAYS, open_log, FALSE},
     {"report", ALWAYS, report, FALSE},
     {"rename", CLOCHE_REQUEST_CHANGE, rename_machine, TRUE},
+    {"clone", CLOCHE_REQUEST_CHANGE, clone_machine, TRUE},
+    {"export", CLOCHE_REQUEST_CHANGE, export_machine, TRUE},
     {"delete", CLOCHE_REQUEST_CHANGE, delete_machine, TRUE},
 };
 
@@ -174,7 +266,8 @@ void machine_actions_set_machine(GtkApplicationWindow *window, ClocheMachine *ma
     update(window);
 }
 
-void machine_actions_add(GtkApplicationWindow *window, void (*deleted)(GtkApplicationWindow *window, ClocheMachine *machine))
+void machine_actions_add(GtkApplicationWindow *window,
+                         void (*deleted)(GtkApplicationWindow *window, ClocheMachine *machine))
 {
     g_object_set_data(G_OBJECT(window), KEY_DELETED, deleted);
     for (guint i = 0; i < G_N_ELEMENTS(actions); i++) {

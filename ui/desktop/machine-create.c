@@ -10,7 +10,7 @@
 
 void machine_plan_clear(struct machine_plan *plan)
 {
-    char **texts[] = {&plan->name,  &plan->os_id,  &plan->cdrom, &plan->existing_disk,
+    char **texts[] = {&plan->name,   &plan->os_id,  &plan->cdrom, &plan->existing_disk,
                       &plan->kernel, &plan->initrd, &plan->append};
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
         g_clear_pointer(texts[i], g_free);
@@ -25,10 +25,10 @@ static gboolean create_disk(const char *path, guint64 size, GError **error)
     int e = errno;
     if (fd >= 0)
         close(fd);
-    g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("The disk %s could not be created: %s"), path, g_strerror(e));
+    g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("The disk %s could not be created: %s"), path,
+                g_strerror(e));
     return FALSE;
 }
-
 
 static gboolean write_definition(const char *folder, const struct machine_plan *plan, GError **error)
 {
@@ -64,7 +64,8 @@ gboolean machine_create(const char *folder, const struct machine_plan *plan, GCa
 {
     g_autofree char *disk = g_build_filename(folder, "disk0.img", NULL);
     gboolean new_disk = plan->disk && !plan->existing_disk;
-    if (!g_cancellable_set_error_if_cancelled(cancellable, error) && (!new_disk || create_disk(disk, plan->disk, error)) &&
+    if (!g_cancellable_set_error_if_cancelled(cancellable, error) &&
+        (!new_disk || create_disk(disk, plan->disk, error)) &&
         !g_cancellable_set_error_if_cancelled(cancellable, error) && write_definition(folder, plan, error))
         return TRUE;
     if (new_disk)

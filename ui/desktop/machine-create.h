@@ -10,7 +10,7 @@
 struct machine_plan {
     char *name, *os_id;
     char *cdrom, *existing_disk, *kernel, *initrd, *append; // NULL where not used
-    guint64 memory, disk; // bytes; disk 0: none
+    guint64 memory, disk;                                   // bytes; disk 0: none
     guint cpus;
     gboolean local_time;
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The screen of a machine in a display widget: pixels, damage and cursor come from the monitor, keys and pointer go to it.
+// The screen of a machine in a display widget: pixels, damage and cursor come from the monitor, keys and pointer go to
+// it.
 #include "ui/desktop/machine-private.h"
 
 #include "core/screen/input.h"
@@ -30,8 +31,9 @@ static void show_memory(ClocheMachine *self, JsonObject *data, int fd)
     g_autoptr(GError) error = NULL;
     if (fd < 0 || !self->display)
         return;
-    if (!cloche_display_set_memory(self->display, fd, member(data, "width"), member(data, "height"), member(data, "stride"),
-                                   json_object_get_int_member_with_default(data, "size", 0), &error))
+    if (!cloche_display_set_memory(self->display, fd, member(data, "width"), member(data, "height"),
+                                   member(data, "stride"), json_object_get_int_member_with_default(data, "size", 0),
+                                   &error))
         log_warning("desktop", "%s", error->message);
 }
 
@@ -111,7 +113,8 @@ void machine_display_connected(ClocheMachine *self)
 {
     if (!self->client || !self->display)
         return;
-    control_client_send(self->client, "x-cloche-attach-display", control_arguments("i:head", (int64_t)0, NULL), attached, self);
+    control_client_send(self->client, "x-cloche-attach-display", control_arguments("i:head", (int64_t)0, NULL),
+                        attached, self);
     ask_pointer(self);
 }
 
@@ -136,7 +139,8 @@ static void key(ClocheDisplay *display, guint evdev, gboolean down, ClocheMachin
 
 static void button(ClocheDisplay *display, guint number, gboolean down, ClocheMachine *self)
 {
-    static const char *const names[] = {"left", "middle", "right", "wheel-up", "wheel-down", "side", "extra", "wheel-left", "wheel-right"};
+    static const char *const names[] = {"left", "middle", "right",      "wheel-up",   "wheel-down",
+                                        "side", "extra",  "wheel-left", "wheel-right"};
     if (number < G_N_ELEMENTS(names))
         send_event(self, "btn", control_arguments("b:down", down, "s:button", names[number], NULL));
 }
@@ -145,8 +149,8 @@ static void absolute(ClocheDisplay *display, guint x, guint y, guint width, guin
 {
     if (self->client)
         control_client_send(self->client, "x-cloche-pointer",
-                            control_arguments("i:x", (int64_t)x, "i:y", (int64_t)y, "i:width", (int64_t)width, "i:height",
-                                              (int64_t)height, NULL),
+                            control_arguments("i:x", (int64_t)x, "i:y", (int64_t)y, "i:width", (int64_t)width,
+                                              "i:height", (int64_t)height, NULL),
                             NULL, NULL);
 }
 
@@ -165,7 +169,8 @@ static gboolean keep_thumbnail(ClocheDisplay *display, ClocheMachine *self)
         return FALSE;
     int width = gdk_pixbuf_get_width(full), height = gdk_pixbuf_get_height(full);
     g_clear_object(&self->thumbnail);
-    self->thumbnail = gdk_pixbuf_scale_simple(full, THUMBNAIL_WIDTH, MAX(1, height * THUMBNAIL_WIDTH / width), GDK_INTERP_BILINEAR);
+    self->thumbnail =
+        gdk_pixbuf_scale_simple(full, THUMBNAIL_WIDTH, MAX(1, height * THUMBNAIL_WIDTH / width), GDK_INTERP_BILINEAR);
     return TRUE;
 }
 

@@ -1,71 +1,79 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One sample a second of what a machine uses: processor and memory of its process, disk traffic from its monitor.
+// One sample a second of what a machine uses, from its monitor; and which engine runs it.
 #include "ui/desktop/machine-private.h"
 
-#include <stdio.h>
+#include <glib/gi18n.h>
 #include <string.h>
-#include <unistd.h>
 
-// Ticks of processor time and resident bytes of PID (proc(5): fields 14, 15 and 24 of stat).
-static gboolean process_use(int pid, gint64 *ticks, guint64 *resident)
+static const struct {
+    const char *engine, *label, *reason;
+} engine_table[] = {
+    {"kvm", N_("Hardware"),
+     N_("The processor's virtualization runs this machine (KVM): guest code runs at full speed.")},
+    {"translate", N_("Translated"),
+     N_("Guest code is translated for this processor as it runs: no hardware virtualization is needed. Host Report "
+        "says why it was chosen.")},
+    {"interpret", N_("Interpreted"),
+     N_("Guest code is interpreted step by step. This is slow; Settings ▸ Processors ▸ Engine chooses another "
+        "engine.")},
+};
+
+static void show_engine(ClocheMachine *self, const char *name)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *text = NULL;
-    unsigned long long user, system;
-    long long pages;
-    if (pid <= 0 || !g_file_get_contents(path, &text, NULL, NULL))
-        return FALSE;
-    const char *after_name = strrchr(text, ')');
-    if (!after_name || sscanf(after_name + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %lld",
-                              &user, &system, &pages) != 3)
-        return FALSE;
-    *ticks = user + system;
-    *resident = (guint64)pages * sysconf(_SC_PAGESIZE);
-    return TRUE;
+    if (g_strcmp0(self->engine_name, name) == 0)
+        return;
+    self->engine_name = g_intern_string(name);
+    self->engine = self->engine_name;
+    self->engine_reason = "";
+    for (guint i = 0; i < G_N_ELEMENTS(engine_table); i++)
+        if (strcmp(name, engine_table[i].engine) == 0) {
+            self->engine = gettext(engine_table[i].label);
+            self->engine_reason = gettext(engine_table[i].reason);
+        }
+    g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
 }
 
-static void disk_known(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
+static double rate(double now, double before, double seconds)
+{
+    return now > before && seconds > 0 ? (now - before) / seconds : 0;
+}
+
+static void stats_known(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
 {
     ClocheMachine *self = opaque;
-    guint64 reads = 0, writes = 0;
-    if (error || !JSON_NODE_HOLDS_ARRAY(value))
+    if (error || !JSON_NODE_HOLDS_OBJECT(value))
         return;
-    JsonArray *list = json_node_get_array(value);
-    for (guint i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *drive = json_array_get_object_element(list, i);
-        JsonObject *stats = json_object_has_member(drive, "stats") ? json_object_get_object_member(drive, "stats") : NULL;
-        if (!stats)
-            continue;
-        reads += json_object_get_int_member_with_default(stats, "rd_bytes", 0);
-        writes += json_object_get_int_member_with_default(stats, "wr_bytes", 0);
+    JsonObject *stats = json_node_get_object(value);
+    gint64 now = g_get_monotonic_time(), cpu = json_object_get_int_member_with_default(stats, "host-cpu-ns", 0);
+    gint64 reads = json_object_get_int_member_with_default(stats, "disk-read-bytes", 0);
+    gint64 writes = json_object_get_int_member_with_default(stats, "disk-written-bytes", 0);
+    show_engine(self, json_object_get_string_member_with_default(stats, "engine", ""));
+    self->figures.memory = json_object_get_int_member_with_default(stats, "resident-bytes", 0);
+    if (self->last.time) {
+        double seconds = (now - self->last.time) / 1e6;
+        self->figures.cpu_percent = rate(cpu, self->last.cpu, seconds) / 1e7;
+        self->figures.disk_read = rate(reads, self->last.disk_read, seconds);
+        self->figures.disk_write = rate(writes, self->last.disk_write, seconds);
     }
-    self->figures.disk_read = self->last.time && reads > self->last.disk_read ? reads - self->last.disk_read : 0;
-    self->figures.disk_write = self->last.time && writes > self->last.disk_write ? writes - self->last.disk_write : 0;
+    self->last.time = now;
+    self->last.cpu = cpu;
     self->last.disk_read = reads;
     self->last.disk_write = writes;
+    g_signal_emit(self, machine_signals[MACHINE_FIGURES], 0);
 }
 
 static gboolean sample(gpointer data)
 {
     ClocheMachine *self = data;
-    gint64 now = g_get_monotonic_time(), ticks;
-    guint64 resident;
-    if (process_use(self->pid, &ticks, &resident)) {
-        double seconds = (now - self->last.time) / 1e6;
-        if (self->last.time)
-            self->figures.cpu_percent = 100.0 * (ticks - self->last.cpu) / sysconf(_SC_CLK_TCK) / seconds;
-        self->figures.memory = resident;
-        self->last.time = now;
-        self->last.cpu = ticks;
-    }
     if (self->client)
-        control_client_send(self->client, "query-blockstats", NULL, disk_known, self);
-    g_signal_emit(self, machine_signals[MACHINE_FIGURES], 0);
+        control_client_send(self->client, "x-cloche-stats", NULL, stats_known, self);
     return G_SOURCE_CONTINUE;
 }
 
 void machine_sample_start(ClocheMachine *self)
 {
     self->last.time = 0;
+    sample(self);
     if (!self->figures_timer)
         self->figures_timer = g_timeout_add_seconds(1, sample, self);
 }
@@ -76,4 +84,5 @@ void machine_sample_stop(ClocheMachine *self)
         g_source_remove(self->figures_timer);
     self->figures_timer = 0;
     self->figures = (struct machine_figures){0};
+    self->engine = self->engine_name = self->engine_reason = "";
 }

@@ -15,9 +15,9 @@ static const struct {
     const char *status;
     ClocheState state;
 } status_table[] = {
-    {"prelaunch", CLOCHE_STATE_PAUSED},      {"running", CLOCHE_STATE_RUNNING},      {"paused", CLOCHE_STATE_PAUSED},
-    {"save-vm", CLOCHE_STATE_BUSY},          {"restore-vm", CLOCHE_STATE_BUSY},      {"io-error", CLOCHE_STATE_ERROR},
-    {"internal-error", CLOCHE_STATE_ERROR},  {"guest-panicked", CLOCHE_STATE_ERROR}, {"shutdown", CLOCHE_STATE_BUSY},
+    {"prelaunch", CLOCHE_STATE_PAUSED},     {"running", CLOCHE_STATE_RUNNING},      {"paused", CLOCHE_STATE_PAUSED},
+    {"save-vm", CLOCHE_STATE_BUSY},         {"restore-vm", CLOCHE_STATE_BUSY},      {"io-error", CLOCHE_STATE_ERROR},
+    {"internal-error", CLOCHE_STATE_ERROR}, {"guest-panicked", CLOCHE_STATE_ERROR}, {"shutdown", CLOCHE_STATE_BUSY},
 };
 
 static void apply_status(ClocheMachine *self, JsonObject *data)
@@ -35,20 +35,8 @@ static void status_known(void *opaque, JsonNode *value, int *fds, unsigned fd_co
         apply_status(opaque, json_node_get_object(value));
 }
 
-static void engine_known(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
-{
-    ClocheMachine *self = opaque;
-    if (error || !JSON_NODE_HOLDS_OBJECT(value))
-        return;
-    JsonObject *data = json_node_get_object(value);
-    g_free(self->engine);
-    g_free(self->engine_reason);
-    self->engine = g_strdup(json_object_get_string_member_with_default(data, "engine", ""));
-    self->engine_reason = g_strdup(json_object_get_string_member_with_default(data, "reason", ""));
-    g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
-}
-
-static void on_event(void *opaque, struct control_client *client, const char *event, JsonObject *data, int *fds, unsigned fd_count)
+static void on_event(void *opaque, struct control_client *client, const char *event, JsonObject *data, int *fds,
+                     unsigned fd_count)
 {
     ClocheMachine *self = opaque;
     if (g_str_has_prefix(event, "X_CLOCHE_DISPLAY_"))
@@ -73,7 +61,6 @@ void machine_link_look(ClocheMachine *self)
     for (guint i = 0; i < G_N_ELEMENTS(life_table); i++)
         if (report->life == life_table[i].life)
             machine_set_state(self, life_table[i].state, report->life == LIFE_CRASHED ? report->reason : NULL);
-    self->pid = report->pid;
 }
 
 // The monitor closes its socket a moment before it has written how it ended and is gone.
@@ -87,7 +74,8 @@ static gboolean look_again(gpointer data)
     gboolean wanted = self->stopping;
     self->stopping = FALSE;
     if (!wanted)
-        g_signal_emit(self, machine_signals[MACHINE_STOPPED], 0, self->reason ? self->reason : _("The guest switched itself off."));
+        g_signal_emit(self, machine_signals[MACHINE_STOPPED], 0,
+                      self->reason ? self->reason : _("The guest switched itself off."));
     return G_SOURCE_REMOVE;
 }
 
@@ -106,7 +94,6 @@ void machine_link_close(ClocheMachine *self)
 {
     machine_sample_stop(self);
     g_clear_pointer(&self->client, control_client_free);
-    g_clear_pointer(&self->engine, g_free);
 }
 
 gboolean machine_link_try(ClocheMachine *self)
@@ -119,7 +106,6 @@ gboolean machine_link_try(ClocheMachine *self)
         return FALSE;
     machine_link_look(self);
     control_client_send(self->client, "query-status", NULL, status_known, self);
-    control_client_send(self->client, "x-cloche-query-engine", NULL, engine_known, self);
     machine_display_connected(self);
     machine_sample_start(self);
     return TRUE;
@@ -134,7 +120,9 @@ static void started(void *opaque, const GError *error)
         return;
     machine_link_look(self);
     g_autofree char *log = cloche_machine_get_log(self);
-    g_autoptr(GError) lost = error ? g_error_copy(error) : g_error_new(CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "%s", _("Its monitor does not answer."));
+    g_autoptr(GError) lost =
+        error ? g_error_copy(error)
+              : g_error_new(CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "%s", _("Its monitor does not answer."));
     if (self->state == CLOCHE_STATE_OFF)
         machine_set_state(self, CLOCHE_STATE_CRASHED, lost->message);
     dialog_error(parent, _("The machine could not be started"), lost, log);
@@ -158,10 +146,12 @@ static void call_done(void *opaque, JsonNode *value, int *fds, unsigned fd_count
     if (error)
         g_task_return_error(task, g_error_copy(error));
     else
-        g_task_return_pointer(task, value ? json_node_copy(value) : json_node_new(JSON_NODE_NULL), (GDestroyNotify)json_node_unref);
+        g_task_return_pointer(task, value ? json_node_copy(value) : json_node_new(JSON_NODE_NULL),
+                              (GDestroyNotify)json_node_unref);
 }
 
-void cloche_machine_call(ClocheMachine *self, const char *command, JsonNode *arguments, GAsyncReadyCallback callback, gpointer data)
+void cloche_machine_call(ClocheMachine *self, const char *command, JsonNode *arguments, GAsyncReadyCallback callback,
+                         gpointer data)
 {
     GTask *task = g_task_new(self, NULL, callback, data);
     JsonObject *object = arguments && JSON_NODE_HOLDS_OBJECT(arguments) ? json_node_dup_object(arguments) : NULL;
@@ -171,7 +161,8 @@ void cloche_machine_call(ClocheMachine *self, const char *command, JsonNode *arg
         return;
     }
     g_clear_pointer(&object, json_object_unref);
-    g_task_return_new_error(task, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "%s", _("The machine is not running. Start it first."));
+    g_task_return_new_error(task, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "%s",
+                            _("The machine is not running. Start it first."));
     g_object_unref(task);
 }
 

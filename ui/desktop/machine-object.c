@@ -10,9 +10,11 @@ guint machine_signals[MACHINE_SIGNALS];
 
 // ---- States ----
 static const char *const state_names[] = {
-    [CLOCHE_STATE_OFF] = N_("Off"),         [CLOCHE_STATE_STARTING] = N_("Starting"), [CLOCHE_STATE_RUNNING] = N_("Running"),
-    [CLOCHE_STATE_PAUSED] = N_("Paused"),   [CLOCHE_STATE_BUSY] = N_("Working"),      [CLOCHE_STATE_SAVED] = N_("Saved"),
-    [CLOCHE_STATE_ERROR] = N_("Stopped"),   [CLOCHE_STATE_CRASHED] = N_("Crashed"),   [CLOCHE_STATE_DAMAGED] = N_("Damaged"),
+    [CLOCHE_STATE_OFF] = N_("Off"),         [CLOCHE_STATE_STARTING] = N_("Starting"),
+    [CLOCHE_STATE_RUNNING] = N_("Running"), [CLOCHE_STATE_PAUSED] = N_("Paused"),
+    [CLOCHE_STATE_BUSY] = N_("Working"),    [CLOCHE_STATE_SAVED] = N_("Saved"),
+    [CLOCHE_STATE_ERROR] = N_("Stopped"),   [CLOCHE_STATE_CRASHED] = N_("Crashed"),
+    [CLOCHE_STATE_DAMAGED] = N_("Damaged"),
 };
 
 void machine_set_state(ClocheMachine *self, ClocheState state, const char *reason)
@@ -39,11 +41,15 @@ static const struct {
     [CLOCHE_REQUEST_PAUSE] = {IN(RUNNING), N_("Only a running machine can be paused. Start or resume it first.")},
     [CLOCHE_REQUEST_RESUME] = {IN(PAUSED) | IN(ERROR), N_("Only a paused machine can be resumed.")},
     [CLOCHE_REQUEST_RESET] = {ALIVE, N_("The machine is off. Start it first.")},
-    [CLOCHE_REQUEST_SHUT_DOWN] = {IN(RUNNING), N_("Only a running machine can shut its system down. Start or resume it first.")},
+    [CLOCHE_REQUEST_SHUT_DOWN] = {IN(RUNNING),
+                                  N_("Only a running machine can shut its system down. Start or resume it first.")},
     [CLOCHE_REQUEST_POWER_OFF] = {ALIVE | IN(STARTING) | IN(BUSY), N_("The machine is off already.")},
-    [CLOCHE_REQUEST_SAVE] = {IN(RUNNING) | IN(PAUSED), N_("Only a running or paused machine can be saved. Start it first.")},
-    [CLOCHE_REQUEST_SNAPSHOT] = {IN(RUNNING) | IN(PAUSED) | IN(OFF), N_("The machine is busy; try again when it is done.")},
-    [CLOCHE_REQUEST_CHANGE] = {IN(OFF) | IN(SAVED) | IN(CRASHED) | IN(DAMAGED), N_("The machine is running. Shut it down first.")},
+    [CLOCHE_REQUEST_SAVE] = {IN(RUNNING) | IN(PAUSED),
+                             N_("Only a running or paused machine can be saved. Start it first.")},
+    [CLOCHE_REQUEST_SNAPSHOT] = {IN(RUNNING) | IN(PAUSED) | IN(OFF),
+                                 N_("The machine is busy; try again when it is done.")},
+    [CLOCHE_REQUEST_CHANGE] = {IN(OFF) | IN(SAVED) | IN(CRASHED) | IN(DAMAGED),
+                               N_("The machine is running. Shut it down first.")},
 };
 
 const char *cloche_machine_why_not(ClocheMachine *self, ClocheRequest request)
@@ -53,8 +59,9 @@ const char *cloche_machine_why_not(ClocheMachine *self, ClocheRequest request)
 
 // ---- Requests ----
 static const char *const commands[CLOCHE_REQUEST_COUNT] = {
-    [CLOCHE_REQUEST_PAUSE] = "stop",           [CLOCHE_REQUEST_RESUME] = "cont",       [CLOCHE_REQUEST_RESET] = "system_reset",
-    [CLOCHE_REQUEST_SHUT_DOWN] = "system_powerdown", [CLOCHE_REQUEST_POWER_OFF] = "quit", [CLOCHE_REQUEST_SAVE] = "x-cloche-suspend",
+    [CLOCHE_REQUEST_PAUSE] = "stop",         [CLOCHE_REQUEST_RESUME] = "cont",
+    [CLOCHE_REQUEST_RESET] = "system_reset", [CLOCHE_REQUEST_SHUT_DOWN] = "system_powerdown",
+    [CLOCHE_REQUEST_POWER_OFF] = "quit",     [CLOCHE_REQUEST_SAVE] = "x-cloche-suspend",
 };
 
 static const char *const failures[CLOCHE_REQUEST_COUNT] = {
@@ -104,7 +111,8 @@ void cloche_machine_request(ClocheMachine *self, ClocheRequest request, GtkWindo
     }
     if (request == CLOCHE_REQUEST_START)
         return;
-    self->stopping = request == CLOCHE_REQUEST_POWER_OFF || request == CLOCHE_REQUEST_SHUT_DOWN || request == CLOCHE_REQUEST_SAVE;
+    self->stopping =
+        request == CLOCHE_REQUEST_POWER_OFF || request == CLOCHE_REQUEST_SHUT_DOWN || request == CLOCHE_REQUEST_SAVE;
     struct asked *asked = g_new0(struct asked, 1);
     asked->request = request;
     g_weak_ref_init(&asked->parent, parent);
@@ -173,14 +181,14 @@ char *cloche_machine_get_log(ClocheMachine *self)
 char *cloche_machine_get_serial_socket(ClocheMachine *self)
 {
     g_auto(GStrv) groups = cloche_machine_get_groups(self, "Serial *");
+    g_autofree char *runtime = self->uuid ? machine_runtime_folder(self->uuid, false, NULL) : NULL;
     for (char **group = groups; group && *group; group++) {
         g_autofree char *target = cloche_machine_get_option(self, *group, "target");
-        if (!target || !g_str_has_prefix(target, "socket:"))
-            continue;
-        const char *path = target + strlen("socket:");
-        return g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(self->folder, path, NULL);
+        const char *path = target && g_str_has_prefix(target, "socket:") ? target + strlen("socket:") : NULL;
+        if (path && *path)
+            return g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(self->folder, path, NULL);
     }
-    return NULL;
+    return runtime ? g_build_filename(runtime, "serial0", NULL) : NULL; // what the monitor makes where nothing is said
 }
 
 // ---- What is going on ----
@@ -266,8 +274,7 @@ static void machine_dispose(GObject *object)
 static void machine_finalize(GObject *object)
 {
     ClocheMachine *self = CLOCHE_MACHINE(object);
-    char *texts[] = {self->folder, self->name, self->uuid, self->damage, self->state_text, self->reason, self->engine,
-                     self->engine_reason};
+    char *texts[] = {self->folder, self->name, self->uuid, self->damage, self->state_text, self->reason};
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
         g_free(texts[i]);
     g_weak_ref_clear(&self->start_parent);
@@ -279,7 +286,8 @@ static void machine_finalize(GObject *object)
 static guint new_signal(const char *name, guint count, GType first, GType second)
 {
     GType types[2] = {first, second};
-    return g_signal_newv(name, CLOCHE_TYPE_MACHINE, G_SIGNAL_RUN_LAST, NULL, NULL, NULL, NULL, G_TYPE_NONE, count, types);
+    return g_signal_newv(name, CLOCHE_TYPE_MACHINE, G_SIGNAL_RUN_LAST, NULL, NULL, NULL, NULL, G_TYPE_NONE, count,
+                         types);
 }
 
 static void cloche_machine_class_init(ClocheMachineClass *class)

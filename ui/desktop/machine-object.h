@@ -16,11 +16,11 @@ typedef enum {
     CLOCHE_STATE_STARTING, // the process is there, the control socket is not yet
     CLOCHE_STATE_RUNNING,
     CLOCHE_STATE_PAUSED,
-    CLOCHE_STATE_BUSY,     // saving or restoring
+    CLOCHE_STATE_BUSY, // saving or restoring
     CLOCHE_STATE_SAVED,
-    CLOCHE_STATE_ERROR,    // stopped by the host: disk full, internal error
+    CLOCHE_STATE_ERROR, // stopped by the host: disk full, internal error
     CLOCHE_STATE_CRASHED,
-    CLOCHE_STATE_DAMAGED,  // machine.conf cannot be read
+    CLOCHE_STATE_DAMAGED, // machine.conf cannot be read
 } ClocheState;
 
 typedef enum {
@@ -36,10 +36,10 @@ typedef enum {
     CLOCHE_REQUEST_COUNT,
 } ClocheRequest;
 
-struct machine_figures { // per second, from one second's difference
-    double cpu_percent;  // of one host processor
-    guint64 memory;      // resident bytes
-    double disk_read, disk_write, net_in, net_out; // bytes
+struct machine_figures {          // per second, from one second's difference
+    double cpu_percent;           // of one host processor
+    guint64 memory;               // resident bytes
+    double disk_read, disk_write; // bytes
 };
 
 #define CLOCHE_TYPE_MACHINE (cloche_machine_get_type())
@@ -83,8 +83,8 @@ void cloche_machine_call(ClocheMachine *self, const char *command, JsonNode *arg
                          gpointer data);
 JsonNode *cloche_machine_call_finish(ClocheMachine *self, GAsyncResult *result, GError **error);
 
-// Attaches the machine's screen to DISPLAY until the display is destroyed or another one takes its place: pixels, damage, cursor,
-// keys and pointer.
+// Attaches the machine's screen to DISPLAY until the display is destroyed or another one takes its place: pixels,
+// damage, cursor, keys and pointer.
 void cloche_machine_attach_display(ClocheMachine *self, ClocheDisplay *display);
 
 G_END_DECLS

@@ -14,21 +14,20 @@ struct _ClocheMachine {
     struct config *config; // NULL when damaged
     ClocheState state;
     char *state_text, *reason;
-    char *engine, *engine_reason;
+    const char *engine_name, *engine, *engine_reason; // interned or translated texts
     GdkPixbuf *thumbnail;
     gint64 thumbnail_time;
     struct machine_figures figures;
     struct {
-        gint64 time, cpu; // microseconds; ticks
-        guint64 disk_read, disk_write, net_in, net_out;
+        gint64 time, cpu; // microseconds; nanoseconds
+        gint64 disk_read, disk_write;
     } last;
     // The monitor:
     struct control_client *client;
     struct machine_starter *starter;
     GWeakRef start_parent; // window to show a failed start over
-    int pid;               // of the monitor, 0: none
     guint look_timer, looks, figures_timer;
-    gboolean stopping;     // asked for by the person: no notification
+    gboolean stopping; // asked for by the person: no notification
     ClocheDisplay *display;
 };
 

@@ -82,8 +82,11 @@ static void report_chosen(GtkNativeDialog *chooser, int response, struct report 
     report->target = gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(chooser));
     GtkWindow *parent = gtk_native_dialog_get_transient_for(chooser);
     if (response == GTK_RESPONSE_ACCEPT && report->target)
-        job_start_work(parent, &(struct job_work){.title = _("Writing the report"), .failure = _("The report could not be written"),
-                                                  .run = write_report, .opaque = report, .destroy = report_free});
+        job_start_work(parent, &(struct job_work){.title = _("Writing the report"),
+                                                  .failure = _("The report could not be written"),
+                                                  .run = write_report,
+                                                  .opaque = report,
+                                                  .destroy = report_free});
     else
         report_free(report);
     g_object_unref(chooser);
@@ -91,15 +94,15 @@ static void report_chosen(GtkNativeDialog *chooser, int response, struct report 
 
 void work_report(ClocheMachine *machine, GtkWindow *parent)
 {
-    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(_("Save Report"), parent, GTK_FILE_CHOOSER_ACTION_SAVE,
-                                                                _("_Save"), _("_Cancel"));
+    GtkFileChooserNative *chooser =
+        gtk_file_chooser_native_new(_("Save Report"), parent, GTK_FILE_CHOOSER_ACTION_SAVE, _("_Save"), _("_Cancel"));
     g_autofree char *name = g_strdup_printf("%s-report.tar.gz", cloche_machine_get_name(machine));
     g_strdelimit(name, "/", '-');
     struct report *report = g_new0(struct report, 1);
     report->folder = g_strdup(cloche_machine_get_folder(machine));
-    report->facts = g_strdup_printf("Cloche %s\nGTK %u.%u.%u\nMachine: %s\nState: %s\n", PACKAGE_VERSION, gtk_get_major_version(),
-                                    gtk_get_minor_version(), gtk_get_micro_version(), cloche_machine_get_name(machine),
-                                    cloche_machine_get_state_text(machine));
+    report->facts = g_strdup_printf("Cloche %s\nGTK %u.%u.%u\nMachine: %s\nState: %s\n", PACKAGE_VERSION,
+                                    gtk_get_major_version(), gtk_get_minor_version(), gtk_get_micro_version(),
+                                    cloche_machine_get_name(machine), cloche_machine_get_state_text(machine));
     gtk_file_chooser_set_current_name(GTK_FILE_CHOOSER(chooser), name);
     gtk_file_chooser_set_do_overwrite_confirmation(GTK_FILE_CHOOSER(chooser), TRUE);
     g_signal_connect(chooser, "response", G_CALLBACK(report_chosen), report);

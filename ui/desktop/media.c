@@ -46,8 +46,9 @@ static void call(ClocheMachine *machine, const char *command, const char *drive,
 {
     g_autofree char *first = drive ? NULL : first_drive(machine);
     if (!drive && !first) {
-        g_autoptr(GError) error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
-                                              _("It has no disc or floppy drive; Settings ▸ Drives adds one while it is off."));
+        g_autoptr(GError) error =
+            g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                        _("It has no disc or floppy drive; Settings ▸ Drives adds one while it is off."));
         dialog_error(parent, _("There is nothing to insert into"), error, NULL);
         return;
     }
@@ -92,8 +93,8 @@ static void chosen(GtkNativeDialog *chooser, int response, struct choice *choice
 
 void media_choose(ClocheMachine *machine, const char *drive, GtkWindow *parent)
 {
-    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(_("Insert Disc or Floppy"), parent,
-                                                                GTK_FILE_CHOOSER_ACTION_OPEN, _("_Insert"), _("_Cancel"));
+    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
+        _("Insert Disc or Floppy"), parent, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Insert"), _("_Cancel"));
     struct choice *choice = g_new0(struct choice, 1);
     choice->machine = g_object_ref(machine);
     choice->drive = g_strdup(drive);
@@ -111,7 +112,8 @@ static GtkWidget *drive_button(struct drive *drive)
     GtkWidget *button = gtk_menu_button_new();
     const char *icon = strcmp(drive->kind, "floppy") == 0 ? "media-floppy-symbolic" : "media-optical-symbolic";
     g_autofree char *base = drive->file && *drive->file ? g_path_get_basename(drive->file) : NULL;
-    g_autofree char *tip = base ? g_strdup_printf(_("%s: %s"), drive->id, base) : g_strdup_printf(_("%s: empty"), drive->id);
+    g_autofree char *tip =
+        base ? g_strdup_printf(_("%s: %s"), drive->id, base) : g_strdup_printf(_("%s: empty"), drive->id);
     gtk_container_add(GTK_CONTAINER(button), gtk_image_new_from_icon_name(icon, GTK_ICON_SIZE_MENU));
     gtk_button_set_relief(GTK_BUTTON(button), GTK_RELIEF_NONE);
     gtk_widget_set_focus_on_click(button, FALSE);

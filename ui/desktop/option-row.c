@@ -82,8 +82,8 @@ static void file_chosen(GtkNativeDialog *chooser, int response, struct option_ro
 static void choose_file(GtkButton *button, struct option_row *row)
 {
     GtkWindow *window = GTK_WINDOW(gtk_widget_get_toplevel(row->widget));
-    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(row->option->title, window, GTK_FILE_CHOOSER_ACTION_OPEN,
-                                                                _("_Select"), _("_Cancel"));
+    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
+        row->option->title, window, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Select"), _("_Cancel"));
     g_signal_connect(chooser, "response", G_CALLBACK(file_chosen), row);
     gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(chooser), TRUE);
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
@@ -103,9 +103,9 @@ static GtkWidget *make_file(struct option_row *row, const char *text)
 }
 
 static const struct control_kind kinds[] = {
-    [OPTION_BOOL] = {make_switch, switch_text},     [OPTION_NUMBER] = {make_spin, spin_text},
-    [OPTION_SIZE] = {make_entry, entry_text},       [OPTION_TEXT] = {make_entry, entry_text},
-    [OPTION_CHOICE] = {make_choice, choice_text},   [OPTION_FILE] = {make_file, entry_text},
+    [OPTION_BOOL] = {make_switch, switch_text},   [OPTION_NUMBER] = {make_spin, spin_text},
+    [OPTION_SIZE] = {make_entry, entry_text},     [OPTION_TEXT] = {make_entry, entry_text},
+    [OPTION_CHOICE] = {make_choice, choice_text}, [OPTION_FILE] = {make_file, entry_text},
     [OPTION_LIST] = {make_entry, entry_text},
 };
 
@@ -126,7 +126,8 @@ struct option_row *option_row_new(const struct option *option, const char *text)
     row->option = option;
     row->widget = kinds[option->type].make(row, text);
     g_autofree char *allowed = option_allowed(option);
-    g_autofree char *tip = allowed && *allowed ? g_strdup_printf(_("%s\nAllowed: %s"), option->help, allowed) : g_strdup(option->help);
+    g_autofree char *tip =
+        allowed && *allowed ? g_strdup_printf(_("%s\nAllowed: %s"), option->help, allowed) : g_strdup(option->help);
     gtk_widget_set_tooltip_text(row->widget, tip);
     atk_object_set_name(gtk_widget_get_accessible(row->control), option->title);
     if (GTK_IS_ENTRY(row->control) && !GTK_IS_SPIN_BUTTON(row->control))

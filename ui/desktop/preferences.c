@@ -16,8 +16,8 @@ static void changed(GtkComboBox *combo, ClocheApp *app)
     cloche_app_save_preferences(app);
 }
 
-static void add_choice(ClocheApp *app, GtkGrid *grid, int row, const char *key, const char *title, const char *const *ids,
-                       const char *const *labels)
+static void add_choice(ClocheApp *app, GtkGrid *grid, int row, const char *key, const char *title,
+                       const char *const *ids, const char *const *labels)
 {
     g_autofree char *now = g_key_file_get_string(cloche_app_get_preferences(app), "Console", key, NULL);
     GtkWidget *label = gtk_label_new_with_mnemonic(title), *combo = gtk_combo_box_text_new();
@@ -35,9 +35,9 @@ static void add_choice(ClocheApp *app, GtkGrid *grid, int row, const char *key, 
 
 void preferences_show(ClocheApp *app, GtkWindow *parent)
 {
-    GtkWidget *dialog = gtk_dialog_new_with_buttons(_("Preferences"), parent,
-                                                    GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
-                                                    NULL, NULL);
+    GtkWidget *dialog = gtk_dialog_new_with_buttons(
+        _("Preferences"), parent, GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR, NULL,
+        NULL);
     GtkWidget *grid = gtk_grid_new();
     g_object_set(grid, "margin", 18, "row-spacing", 12, "column-spacing", 12, NULL);
     add_choice(app, GTK_GRID(grid), 0, "on-close", _("When a _console is closed"), close_choice_names, close_labels);

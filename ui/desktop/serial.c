@@ -69,8 +69,8 @@ static void connected(GObject *client, GAsyncResult *result, gpointer data)
     }
     serial->connection = connection;
     GInputStream *in = g_io_stream_get_input_stream(G_IO_STREAM(connection));
-    g_input_stream_read_async(in, serial->buffer, sizeof serial->buffer, G_PRIORITY_DEFAULT, serial->cancellable, read_done,
-                              serial);
+    g_input_stream_read_async(in, serial->buffer, sizeof serial->buffer, G_PRIORITY_DEFAULT, serial->cancellable,
+                              read_done, serial);
 }
 
 GtkWidget *serial_console_new(ClocheMachine *machine)

@@ -5,7 +5,7 @@
 
 #include "ui/desktop/machine-object.h"
 
-GtkWidget *serial_console_new(ClocheMachine *machine); // says so when no port can be shown
+GtkWidget *serial_console_new(ClocheMachine *machine);  // says so when no port can be shown
 GtkWidget *serial_console_terminal(GtkWidget *console); // what takes the keyboard focus
 
 #endif

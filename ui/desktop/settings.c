@@ -25,7 +25,8 @@ struct setting {
 };
 
 // Not for people: Cloche keeps these itself.
-static const char *const hidden[] = {"Machine/version", "Machine/uuid", "Drive */base-machine", "Drive */base-file", NULL};
+static const char *const hidden[] = {"Machine/version", "Machine/uuid", "Drive */base-machine", "Drive */base-file",
+                                     NULL};
 
 // Groups of which there may be several: how a page adds one.
 static const struct {
@@ -61,7 +62,8 @@ static gboolean is_hidden(const struct option *option)
     return g_strv_contains(hidden, name);
 }
 
-static void add_setting(struct settings *settings, GtkGrid *grid, const struct option *option, const char *group, int line)
+static void add_setting(struct settings *settings, GtkGrid *grid, const struct option *option, const char *group,
+                        int line)
 {
     struct setting *setting = g_new0(struct setting, 1);
     setting->group = g_strdup(group);
@@ -147,7 +149,8 @@ static void add_clicked(GtkButton *button, struct settings *settings)
 
 static void add_several_page(struct settings *settings, guint kind)
 {
-    GtkWidget *page = gtk_box_new(GTK_ORIENTATION_VERTICAL, 12), *button = gtk_button_new_with_mnemonic(gettext(several[kind].add));
+    GtkWidget *page = gtk_box_new(GTK_ORIENTATION_VERTICAL, 12),
+              *button = gtk_button_new_with_mnemonic(gettext(several[kind].add));
     g_object_set(page, "margin", 18, NULL);
     g_auto(GStrv) groups = config_groups(settings->config, several[kind].pattern);
     for (char **group = groups; *group; group++)
@@ -185,7 +188,8 @@ static gboolean apply(struct settings *settings, struct config *config, GError *
         g_autofree char *text = option_row_text(setting->row);
         if (config_has_group(config, setting->group) && g_strcmp0(text, setting->before) == 0)
             continue;
-        bool is_default = strcmp(text, setting->option->default_text) == 0 && !config_is_set(config, setting->group, setting->option->key);
+        bool is_default = strcmp(text, setting->option->default_text) == 0 &&
+                          !config_is_set(config, setting->group, setting->option->key);
         if (!is_default && !config_set(config, setting->group, setting->option->key, text, error))
             return FALSE;
     }
@@ -236,8 +240,9 @@ GtkWidget *settings_new(ClocheApp *app, ClocheMachine *machine, GtkWindow *paren
     settings->removed = g_ptr_array_new_with_free_func(g_free);
     settings->off = cloche_machine_why_not(machine, CLOCHE_REQUEST_CHANGE) == NULL;
     g_autofree char *title = g_strdup_printf(_("Settings of “%s”"), cloche_machine_get_name(machine));
-    settings->dialog = gtk_dialog_new_with_buttons(title, parent, GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
-                                                   _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Save"), GTK_RESPONSE_ACCEPT, NULL);
+    settings->dialog =
+        gtk_dialog_new_with_buttons(title, parent, GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
+                                    _("_Cancel"), GTK_RESPONSE_CANCEL, _("_Save"), GTK_RESPONSE_ACCEPT, NULL);
     g_object_set_data_full(G_OBJECT(settings->dialog), "settings", settings, settings_free);
     GtkWidget *box = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 0), *sidebar = gtk_stack_sidebar_new();
     settings->stack = gtk_stack_new();

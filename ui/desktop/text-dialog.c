@@ -32,7 +32,8 @@ static void response(GtkDialog *dialog, int response, struct asked *asked)
 
 static void text_changed(GtkEntry *entry, struct asked *asked)
 {
-    gtk_dialog_set_response_sensitive(GTK_DIALOG(asked->dialog), GTK_RESPONSE_ACCEPT, gtk_entry_get_text_length(entry) > 0);
+    gtk_dialog_set_response_sensitive(GTK_DIALOG(asked->dialog), GTK_RESPONSE_ACCEPT,
+                                      gtk_entry_get_text_length(entry) > 0);
 }
 
 static GtkWidget *labelled(GtkWidget *area, const char *text, GtkWidget *widget)
@@ -48,9 +49,9 @@ void text_dialog_ask(GtkWindow *parent, const struct text_question *question)
 {
     struct asked *asked = g_new0(struct asked, 1);
     asked->question = *question;
-    asked->dialog = gtk_dialog_new_with_buttons(question->title, parent,
-                                                GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
-                                                _("_Cancel"), GTK_RESPONSE_CANCEL, question->accept, GTK_RESPONSE_ACCEPT, NULL);
+    asked->dialog = gtk_dialog_new_with_buttons(
+        question->title, parent, GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
+        _("_Cancel"), GTK_RESPONSE_CANCEL, question->accept, GTK_RESPONSE_ACCEPT, NULL);
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(asked->dialog));
     g_object_set(area, "margin", 18, "spacing", 6, NULL);
     asked->entry = gtk_entry_new();

@@ -65,7 +65,8 @@ static void disconnect(GtkButton *button, struct vnc *vnc)
 
 static void add_client(struct vnc *vnc, JsonObject *client)
 {
-    GtkWidget *row = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 12), *button = gtk_button_new_with_mnemonic(_("_Disconnect"));
+    GtkWidget *row = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 12),
+              *button = gtk_button_new_with_mnemonic(_("_Disconnect"));
     g_autofree char *text = g_strdup_printf("%s:%s", json_object_get_string_member_with_default(client, "host", "?"),
                                             json_object_get_string_member_with_default(client, "service", "?"));
     GtkWidget *label = gtk_label_new(text);
@@ -88,9 +89,9 @@ static void show(struct vnc *vnc, JsonObject *data)
     vnc->on = json_object_get_boolean_member_with_default(data, "enabled", FALSE);
     const char *host = json_object_get_string_member_with_default(data, "host", "");
     const char *service = json_object_get_string_member_with_default(data, "service", "");
-    g_autofree char *text = !vnc->on                   ? g_strdup(_("Not shared"))
+    g_autofree char *text = !vnc->on                          ? g_strdup(_("Not shared"))
                             : g_str_has_prefix(host, "unix:") ? g_strdup(host)
-                                                        : g_strdup_printf("%s:%s", host, service);
+                                                              : g_strdup_printf("%s:%s", host, service);
     gtk_label_set_text(GTK_LABEL(vnc->text), text);
     gtk_widget_set_sensitive(vnc->copy, vnc->on);
     gtk_button_set_label(GTK_BUTTON(vnc->shared), vnc->on ? _("_Stop Sharing") : _("_Share"));
@@ -132,8 +133,8 @@ static char *password_file(struct vnc *vnc, GError **error)
     if (fd >= 0 && fchmod(fd, 0600) == 0 && write(fd, password, length) == (ssize_t)length && close(fd) == 0)
         return path;
     int e = errno;
-    g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("The password file %s could not be written: %s"), path,
-                g_strerror(e));
+    g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("The password file %s could not be written: %s"),
+                path, g_strerror(e));
     g_free(path);
     return NULL;
 }
@@ -163,7 +164,8 @@ static void share_clicked(GtkButton *button, struct vnc *vnc)
         return;
     }
     cloche_machine_call(vnc->machine, "x-cloche-vnc-start",
-                        arguments("address", gtk_entry_get_text(GTK_ENTRY(vnc->address)), "password-file", file), switched, weak(vnc));
+                        arguments("address", gtk_entry_get_text(GTK_ENTRY(vnc->address)), "password-file", file),
+                        switched, weak(vnc));
 }
 
 static void copy_clicked(GtkButton *button, struct vnc *vnc)
@@ -200,10 +202,12 @@ void vnc_dialog_show(ClocheMachine *machine, GtkWindow *parent)
 {
     struct vnc *vnc = g_new0(struct vnc, 1);
     vnc->machine = g_object_ref(machine);
-    vnc->dialog = gtk_dialog_new_with_buttons(_("Share over VNC"), parent, GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
-                                              NULL, NULL);
-    GtkWidget *grid = gtk_grid_new(), *note = gtk_label_new(_("VNC encrypts nothing and its passwords have 8 characters. "
-                                                              "Other addresses than 127.0.0.1 need a password; across networks use an ssh tunnel."));
+    vnc->dialog = gtk_dialog_new_with_buttons(_("Share over VNC"), parent,
+                                              GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR, NULL, NULL);
+    GtkWidget *grid = gtk_grid_new(),
+              *note = gtk_label_new(
+                  _("VNC encrypts nothing and its passwords have 8 characters. "
+                    "Other addresses than 127.0.0.1 need a password; across networks use an ssh tunnel."));
     g_object_set(grid, "margin", 18, "row-spacing", 12, "column-spacing", 12, NULL);
     g_autofree char *configured = cloche_machine_get_option(machine, "VNC", "address");
     vnc->address = gtk_entry_new();

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Snapshot work on a worker thread.
+#include "core/config/library.h"
+#include "core/config/snapshot.h"
+#include "core/control/life.h"
+#include "ui/desktop/job.h"
+#include "ui/desktop/machine-private.h"
+#include "ui/desktop/machine-work.h"
+
+#include <glib/gi18n.h>
+#include <string.h>
+#include <unistd.h>
+
+// What one job needs; the worker touches nothing of the machine object.
+struct snapshot_work {
+    char *folder, *uuid;
+    char *name, *note; // to take; NULL name: nothing is taken
+    char *id;          // to restore or delete
+    bool restore, delete;
+    work_done_fn *done;
+    gpointer data;
+};
+
+static void work_free(gpointer opaque)
+{
+    struct snapshot_work *work = opaque;
+    char *texts[] = {work->folder, work->uuid, work->name, work->note, work->id};
+    for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
+        g_free(texts[i]);
+    g_free(work);
+}
+
+static void work_done(void *opaque)
+{
+    struct snapshot_work *work = opaque;
+    if (work->done)
+        work->done(work->data);
+}
+
+// ---- On a running machine: its monitor's jobs ----
+static bool follow(struct control_client *client, const char *id, struct progress *progress, GError **error)
+{
+    for (bool asked = false;; g_usleep(50000)) {
+        g_autoptr(JsonNode) value = control_client_call(client, "query-jobs", NULL, 0, NULL, NULL, error);
+        if (!value)
+            return false;
+        JsonArray *list = json_node_get_array(value);
+        for (guint i = 0; i < json_array_get_length(list); i++) {
+            JsonObject *job = json_array_get_object_element(list, i);
+            if (strcmp(json_object_get_string_member_with_default(job, "id", ""), id) != 0)
+                continue;
+            atomic_store(&progress->total, json_object_get_int_member_with_default(job, "total-progress", 0));
+            atomic_store(&progress->done, json_object_get_int_member_with_default(job, "current-progress", 0));
+            if (strcmp(json_object_get_string_member_with_default(job, "status", ""), "concluded") != 0)
+                continue;
+            const char *failure = json_object_get_string_member_with_default(job, "error", NULL);
+            if (failure)
+                g_set_error_literal(error, CLOCHE_ERROR,
+                                    atomic_load(&progress->cancelled) ? CLOCHE_ERROR_CANCELLED : CLOCHE_ERROR_FAILED,
+                                    failure);
+            return !failure;
+        }
+        if (atomic_load(&progress->cancelled) && !asked) {
+            JsonNode *unused =
+                control_client_call(client, "job-cancel", control_arguments("s:id", id, NULL), 0, NULL, NULL, NULL);
+            g_clear_pointer(&unused, json_node_unref);
+            asked = true;
+        }
+    }
+}
+
+static bool remote(struct snapshot_work *work, const char *command, const char *tag, struct progress *progress,
+                   GError **error)
+{
+    static const struct control_handlers nothing = {0};
+    g_autofree char *id = g_strdup_printf("desktop-%d-%u", (int)getpid(), g_random_int());
+    g_autoptr(GMainContext) context = g_main_context_new();
+    g_main_context_push_thread_default(context);
+    struct control_client *client = control_client_for_machine(work->uuid, &nothing, error);
+    const char *note = strcmp(command, "snapshot-save") == 0 ? work->note : NULL;
+    JsonNode *accepted =
+        client ? control_client_call(client, command,
+                                     control_arguments("s:job-id", id, "s:tag", tag, "s:x-cloche-note", note, NULL), 0,
+                                     NULL, NULL, error)
+               : NULL;
+    bool good = accepted && follow(client, id, progress, error);
+    g_clear_pointer(&accepted, json_node_unref);
+    if (client) {
+        JsonNode *unused =
+            control_client_call(client, "job-dismiss", control_arguments("s:id", id, NULL), 0, NULL, NULL, NULL);
+        g_clear_pointer(&unused, json_node_unref);
+        control_client_free(client);
+    }
+    g_main_context_pop_thread_default(context);
+    return good;
+}
+
+// ---- On the files of a machine that is off ----
+static bool on_files(struct snapshot_work *work, struct progress *progress, GError **error)
+{
+    int lock = machine_folder_lock(work->folder, error);
+    if (lock < 0)
+        return false;
+    bool good = !work->name || snapshot_take(work->folder, work->name, work->note, error);
+    g_autoptr(GPtrArray) list = good && work->id ? snapshot_list(work->folder) : NULL;
+    struct snapshot *snapshot = list ? snapshot_find(list, work->id, error) : NULL;
+    if (good && work->id)
+        good = snapshot != NULL;
+    if (good && work->restore)
+        good = snapshot_restore(work->folder, snapshot, error);
+    if (good && work->delete) {
+        g_autoptr(library_t) library = library_open(NULL);
+        good = snapshot_delete(work->folder, snapshot, false, library, progress, error);
+    }
+    close(lock);
+    return good;
+}
+
+static bool run(void *opaque, struct progress *progress, GError **error)
+{
+    struct snapshot_work *work = opaque;
+    g_autoptr(machine_report_t) report = machine_report(work->folder, work->uuid);
+    if (report->life != LIFE_RUNNING)
+        return on_files(work, progress, error);
+    return (!work->name || remote(work, "snapshot-save", work->name, progress, error)) &&
+           (!work->restore || remote(work, "snapshot-load", work->id, progress, error)) &&
+           (!work->delete || remote(work, "snapshot-delete", work->id, progress, error));
+}
+
+static struct snapshot_work *new_work(ClocheMachine *machine, work_done_fn *done, gpointer data)
+{
+    struct snapshot_work *work = g_new0(struct snapshot_work, 1);
+    work->folder = g_strdup(machine->folder);
+    work->uuid = g_strdup(machine->uuid);
+    work->done = done;
+    work->data = data;
+    return work;
+}
+
+static void start(struct snapshot_work *work, const char *title, const char *failure, GtkWindow *parent)
+{
+    job_start_work(
+        parent,
+        &(struct job_work){
+            .title = title, .failure = failure, .run = run, .done = work_done, .opaque = work, .destroy = work_free});
+}
+
+void work_take_snapshot(ClocheMachine *machine, const char *name, const char *note, GtkWindow *parent,
+                        work_done_fn *done, gpointer data)
+{
+    struct snapshot_work *work = new_work(machine, done, data);
+    work->name = g_strdup(name);
+    work->note = g_strdup(note);
+    start(work, _("Taking the snapshot"), _("The snapshot could not be taken"), parent);
+}
+
+void work_restore_snapshot(ClocheMachine *machine, const char *id, const char *first, GtkWindow *parent,
+                           work_done_fn *done, gpointer data)
+{
+    struct snapshot_work *work = new_work(machine, done, data);
+    work->name = g_strdup(first);
+    work->id = g_strdup(id);
+    work->restore = true;
+    start(work, _("Restoring the snapshot"), _("The snapshot could not be restored"), parent);
+}
+
+void work_delete_snapshot(ClocheMachine *machine, const char *id, GtkWindow *parent, work_done_fn *done, gpointer data)
+{
+    struct snapshot_work *work = new_work(machine, done, data);
+    work->id = g_strdup(id);
+    work->delete = true;
+    start(work, _("Deleting the snapshot"), _("The snapshot could not be deleted"), parent);
+}
