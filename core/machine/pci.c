@@ -109,6 +109,19 @@ void pci_set_bar(struct pci_device *pci, unsigned index, struct region *region, 
         store_le(pci->write_mask + at + 4, 4, mask >> 32);
 }
 
+// One ROM image serves several functions: firmware runs it only where it names this one (PCI Firmware 3.0, 5.1.2), so
+// its numbers are set to ours, and byte 6, which is free, keeps the checksum right.
+static void set_rom_ids(struct pci_device *pci, uint8_t *rom, size_t length)
+{
+    unsigned at = length >= 0x1a ? load_le(rom + 0x18, 2) : 0;
+    if (length < 0x1c || rom[0] != 0x55 || rom[1] != 0xaa || at + 8 > length || memcmp(rom + at, "PCIR", 4) != 0)
+        return;
+    for (unsigned i = 0; i < 4; i++) {
+        rom[6] += rom[at + 4 + i] - pci->config[PCI_VENDOR_ID + i];
+        rom[at + 4 + i] = pci->config[PCI_VENDOR_ID + i];
+    }
+}
+
 void pci_set_rom(struct pci_device *pci, const char *file)
 {
     g_autofree char *contents = NULL;
@@ -123,6 +136,7 @@ void pci_set_rom(struct pci_device *pci, const char *file)
         pci->rom_size *= 2;
     struct ram *ram = pci->device.machine->ram;
     uint64_t offset = ram_alloc(ram, MAX(pci->rom_size, PAGE_SIZE));
+    set_rom_ids(pci, (uint8_t *)contents, length);
     memcpy(ram->host + offset, contents, length);
     pci->rom = g_new0(struct region, 1);
     region_init_rom(pci->rom, "option rom", offset, pci->rom_size);

@@ -43,9 +43,10 @@ enum { RCR_AAP = 1, RCR_APM = 2, RCR_AM = 4, RCR_AB = 8, RCR_WRAP = 0x80 };
 enum { RX_OK = 0x01, RX_BROADCAST = 0x2000, RX_PHYSICAL = 0x4000, RX_MULTICAST = 0x8000 };
 enum { EECR_DO = 1, EECR_DI = 2, EECR_SK = 4, EECR_CS = 8, EECR_MODE = 0xc0 };
 
-#define TCR_VERSION 0x74000000 // RTL8139C
-#define FRAME_MAX   1792u      // a transmit slot holds up to 0x1fff bytes, the wire less
-#define EEPROM_SIZE 64
+#define TCR_VERSION  0x74000000 // RTL8139C
+#define FRAME_MAX    1792u      // a transmit slot holds up to 0x1fff bytes, the wire less
+#define EEPROM_SIZE  64
+#define EEPROM_DUMMY 0xffff // the zero bit between address and data
 
 // Machine lock. Most registers are plain bytes.
 struct rtl8139 {
@@ -200,7 +201,8 @@ static void write_eecr(struct rtl8139 *rtl, uint8_t value)
     if (!((before ^ value) & EECR_SK) || !(value & EECR_SK))
         return;
     if (rtl->eeprom_reading) {
-        rtl->eeprom_out = (rtl->eeprom_out + 1) % (EEPROM_SIZE * 16);
+        bool first = rtl->eeprom_out == EEPROM_DUMMY;
+        rtl->eeprom_out = (first ? (rtl->eeprom_in & 0x3f) * 16 : rtl->eeprom_out + 1) % (EEPROM_SIZE * 16);
         return;
     }
     bool bit = value & EECR_DI;
@@ -209,7 +211,7 @@ static void write_eecr(struct rtl8139 *rtl, uint8_t value)
     rtl->eeprom_in = rtl->eeprom_in << 1 | bit;
     if (++rtl->eeprom_count == 9) {
         rtl->eeprom_reading = (rtl->eeprom_in >> 6 & 7) == 6;
-        rtl->eeprom_out = (rtl->eeprom_in & 0x3f) * 16 + EEPROM_SIZE * 16 - 1;
+        rtl->eeprom_out = EEPROM_DUMMY;
         rtl->eeprom_count = rtl->eeprom_reading ? 9 : 0;
     }
 }
@@ -217,7 +219,8 @@ static void write_eecr(struct rtl8139 *rtl, uint8_t value)
 static uint8_t read_eecr(const struct rtl8139 *rtl)
 {
     unsigned bit = rtl->eeprom_out % (EEPROM_SIZE * 16);
-    bool out = !rtl->eeprom_reading || (rtl->eeprom[bit / 16] >> (15 - bit % 16) & 1);
+    bool out =
+        !rtl->eeprom_reading || (rtl->eeprom_out != EEPROM_DUMMY && (rtl->eeprom[bit / 16] >> (15 - bit % 16) & 1));
     return rtl->regs[EECR] | (out ? EECR_DO : 0);
 }
 
@@ -292,7 +295,9 @@ static void write_byte(struct rtl8139 *rtl, unsigned offset, uint8_t value)
         rtl->regs[offset] = value & ~0x82; // reset and restart are over at once
         return;
     }
-    rtl->regs[offset] = value;
+    // What lies above belongs to the 8139C+, which drivers recognise by it.
+    if (offset < 0x80)
+        rtl->regs[offset] = value;
 }
 
 static void write_wide(struct rtl8139 *rtl, unsigned offset, uint32_t value, unsigned size)
