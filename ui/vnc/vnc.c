@@ -543,13 +543,11 @@ static void take_cursor_position(struct vnc_server *server)
     struct cursor *cursor = surface_cursor(server->surface, &x, &y);
     if (cursor)
         cursor_unref(cursor);
-    if (input_absolute(server->input))
-        return;
     server->rfb->cursorX = CLAMP(x, 0, server->rfb->width - 1);
     server->rfb->cursorY = CLAMP(y, 0, server->rfb->height - 1);
     rfbClientIteratorPtr iterator = rfbGetClientIterator(server->rfb);
     for (rfbClientPtr cl; (cl = rfbClientIteratorNext(iterator));)
-        cl->cursorWasMoved = cl->enableCursorPosUpdates;
+        cl->cursorWasMoved |= cl->enableCursorPosUpdates && !input_absolute(server->input);
     rfbReleaseClientIterator(iterator);
 }
 
