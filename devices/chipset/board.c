@@ -190,7 +190,7 @@ static bool add_characters(struct machine *machine, const struct machine_options
 {
     if (options->serials->len > SERIAL_PORTS) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "The machine has %u serial ports: give --serial less often.", SERIAL_PORTS);
+                    "The machine has four serial ports: give --serial less often.");
         return false;
     }
     for (unsigned n = 0; n < SERIAL_PORTS; n++)

@@ -167,3 +167,44 @@ def bios_services(guest):
     if not 600 <= seen[b"base"] <= 640 or not 31 << 20 <= seen[b"ram"] <= 32 << 20:
         raise Failure(f"the BIOS reports {seen[b'base']} KiB and {seen[b'ram']} bytes")
     return f"nonce sum {seen[b'sum']:08x}, {seen[b'map']} map entries, unreal mode, VBE frame buffer, timer ticks"
+
+
+# ---- Resets ----
+REBOOT = """
+n=/sys/bus/nvmem/devices/cmos_nvram0/nvmem
+case "$(dd if=$n bs=1 skip=100 count=1 2>/dev/null)" in
+A) echo "guest: second life"; printf B | dd of=$n bs=1 seek=100 conv=notrunc 2>/dev/null ;;
+*) printf A | dd of=$n bs=1 seek=100 conv=notrunc 2>/dev/null; echo "guest: first life"; reboot -f ;;
+esac
+"""
+
+
+@row("resets", "Linux resets by ACPI, keyboard controller, 0xCF9 and triple fault; the CMOS memory keeps its bytes", 600)
+def resets(guest):
+    for way in ("acpi", "kbd", "pci", "triple"):
+        initramfs.write(guest.path("initrd"), REBOOT)
+        guest.start("--kernel", need(KERNEL64), "--initrd", guest.path("initrd"), "--memory", "256M",
+                    "--append", f"console=ttyS0 panic=-1 reboot={way},force")
+        guest.expect(rb"guest: first life")
+        guest.expect(rb"guest: up [0-9.]+ ")
+        guest.expect(rb"guest: second life")
+        guest.wait()
+    return "four ways, two lives each"
+
+
+# ---- Memory tests ----
+def memtest(guest, image):
+    guest.start("--memory", "64M", "--kernel", need(image), "--append", "console=ttyS0,115200")
+    guest.expect(rb"Pass:\s+1(\x1b\S*|\s)+Errors:\s+0 ")
+    guest.stop()
+    return "a pass over 64 MiB without errors"
+
+
+@row("memtest-x64", "memtest86+ (64 bits): one clean pass over 64 MiB", 900)
+def memtest_x64(guest):
+    return memtest(guest, "/boot/memtest86+x64.bin")
+
+
+@row("memtest-ia32", "memtest86+ (32 bits): one clean pass over 64 MiB", 900)
+def memtest_ia32(guest):
+    return memtest(guest, "/boot/memtest86+ia32.bin")
