@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Networks: checksums and segmentation, the cable, capture, the team, virtio-net and virtio-rng through their queues,
+// and random register accesses of each card while frames come in.
+#include "core/machine/nic.h"
+#include "core/machine/pci.h"
+#include "devices/net/card.h"
+#include "devices/net/offload.h"
+#include "tests/unit/virtio-guest.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern const struct device_class virtio_net_class, e1000_class, rtl8139_class, pcnet_class, ne2k_class,
+    virtio_rng_class;
+const struct device_class *const device_classes[] = {
+    &virtio_net_class, &e1000_class, &rtl8139_class, &pcnet_class, &ne2k_class, &virtio_rng_class, NULL};
+
+// ---- A network that remembers what was sent ---------------------------------------------------------------------
+
+static GMutex sent_lock;
+static GQueue sent = G_QUEUE_INIT; // GBytes *
+
+static bool test_open(struct nic *nic, const char *argument, GError **error)
+{
+    return true;
+}
+
+static void test_close(struct nic *nic)
+{
+}
+
+static void test_send(struct nic *nic, const uint8_t *frame, size_t length)
+{
+    g_mutex_lock(&sent_lock);
+    g_queue_push_tail(&sent, g_bytes_new(frame, length));
+    g_mutex_unlock(&sent_lock);
+}
+
+static void test_prepare(struct nic *nic, GArray *descriptors, int *timeout)
+{
+}
+
+static void test_dispatch(struct nic *nic, GArray *descriptors, unsigned first)
+{
+}
+
+static const struct nic_backend small_backend = {.name = "small",
+                                                 .open = test_open,
+                                                 .close = test_close,
+                                                 .send = test_send,
+                                                 .prepare = test_prepare,
+                                                 .dispatch = test_dispatch};
+extern const struct nic_backend nic_backend_team;
+const struct nic_backend *const nic_backends[] = {&small_backend, &nic_backend_team, NULL};
+
+static GBytes *next_sent(void)
+{
+    for (unsigned i = 0; i < 20000; i++) {
+        g_mutex_lock(&sent_lock);
+        GBytes *bytes = g_queue_pop_head(&sent);
+        g_mutex_unlock(&sent_lock);
+        if (bytes)
+            return bytes;
+        g_usleep(100);
+    }
+    return NULL;
+}
+
+static struct machine *machine;
+
+static void setup(void)
+{
+    GError *error = NULL;
+    machine = machine_create(16 * MiB, clock_new_manual(), &error);
+    ck_assert(machine);
+    ck_assert(machine_start(machine, &error));
+}
+
+static void teardown(void)
+{
+    machine_destroy(machine);
+}
+
+static struct device *new_card(const char *class_name, const char *settings)
+{
+    GError *error = NULL;
+    struct device *device = device_new(machine, class_name, NULL, &error);
+    if (strcmp(class_name, "virtio-rng")) {
+        ck_assert(device_set(device, "backend", "small", &error));
+        ck_assert(device_set(device, "mac", "52:54:00:12:34:56", &error));
+        ck_assert(device_set(device, "no-rom", "on", &error));
+        if (settings)
+            ck_assert(device_set(device, "settings", settings, &error));
+    }
+    ck_assert_msg(device_realize(device, &error), "%s", error ? error->message : "");
+    return device;
+}
+
+// An Ethernet frame to DESTINATION with IPv4, TCP and PAYLOAD bytes; returns its length.
+static size_t tcp_frame(uint8_t *frame, const char *destination, size_t payload)
+{
+    static const uint8_t headers[] = {0x52, 0x55, 10, 0, 2,  2, 8, 0,  0x45, 0,    0,    0,    0x12, 0x34, 0x40, 0,
+                                      64,   6,    0,  0, 10, 0, 2, 15, 10,   0,    2,    2,    0x30, 0x39, 0,    80,
+                                      0,    1,    0,  0, 0,  0, 0, 0,  0x50, 0x19, 0xff, 0xff, 0,    0,    0,    0};
+    memcpy(frame, destination, 6);
+    memcpy(frame + 6, headers, sizeof headers);
+    for (size_t i = 0; i < payload; i++)
+        frame[54 + i] = i * 7;
+    return 54 + payload;
+}
+
+// ---- Checksums and segments -------------------------------------------------------------------------------------
+
+START_TEST(checksum_by_the_definition)
+{
+    uint8_t data[100];
+    for (unsigned length = 0; length <= sizeof data; length++) {
+        uint32_t sum = 0;
+        for (unsigned i = 0; i < length; i++) {
+            data[i] = i * 37 + length;
+            sum += i & 1 ? data[i] : data[i] << 8;
+        }
+        while (sum >> 16)
+            sum = (sum & 0xffff) + (sum >> 16);
+        ck_assert_uint_eq(checksum_add(data, length, 0), sum);
+    }
+}
+END_TEST
+
+static void collect(void *opaque, const uint8_t *frame, size_t length)
+{
+    g_ptr_array_add(opaque, g_bytes_new(frame, length));
+}
+
+START_TEST(segments_add_up)
+{
+    static uint8_t frame[60000];
+    bool ip_good;
+    size_t length = tcp_frame(frame, "\x52\x54\x00\x12\x34\x56", 50000), done = 0;
+    g_autoptr(GPtrArray) pieces = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref);
+    ck_assert(segment_tcp(frame, length, 54, 1460, collect, pieces));
+    ck_assert_uint_eq(pieces->len, 35);
+    for (unsigned i = 0; i < pieces->len; i++) {
+        gsize size;
+        const uint8_t *piece = g_bytes_get_data(pieces->pdata[i], &size);
+        ck_assert(checksum_verify(piece, size, &ip_good));
+        ck_assert(ip_good);
+        uint32_t sequence = GUINT32_FROM_BE(load_le(piece + 38, 4));
+        ck_assert_uint_eq(sequence, 0x10000 + done);
+        ck_assert_int_eq(memcmp(piece + 54, frame + 54 + done, size - 54), 0);
+        ck_assert_uint_eq(piece[47] & 9, i + 1 == pieces->len ? 9 : 0); // FIN and PSH on the last
+        done += size - 54;
+    }
+    ck_assert_uint_eq(done, 50000);
+    ck_assert(finish_large(frame, length));
+    ck_assert(checksum_verify(frame, length, &ip_good));
+    ck_assert(!segment_tcp(frame, 40, 54, 1460, collect, pieces));
+    ck_assert(!segment_tcp(frame, length, 10, 1460, collect, pieces));
+    ck_assert(!segment_tcp(frame, length, 54, 0, collect, pieces));
+}
+END_TEST
+
+// ---- The cable --------------------------------------------------------------------------------------------------
+
+struct sink {
+    unsigned frames;
+    bool full;
+};
+
+static bool sink_receive(void *opaque, const uint8_t *frame, size_t length)
+{
+    struct sink *sink = opaque;
+    if (sink->full)
+        return false;
+    sink->frames++;
+    return true;
+}
+
+static const struct nic_client sink_client = {.lockless = true, .receive = sink_receive};
+
+static bool arrives(struct sink *sink, unsigned frames)
+{
+    for (unsigned i = 0; i < 300 && sink->frames < frames; i++) {
+        clock_advance(machine->clock, 0);
+        g_usleep(1000);
+    }
+    return sink->frames >= frames;
+}
+
+static void inject(struct nic *nic, const uint8_t *frame, size_t length)
+{
+    nic_receive(nic, frame, length);
+    uint64_t one = 1;
+    ck_assert_int_eq(write(nic->wake, &one, sizeof one), sizeof one);
+}
+
+START_TEST(cable_delays_loses_and_is_pulled)
+{
+    GError *error = NULL;
+    struct sink sink = {0};
+    uint8_t frame[100] = {0};
+    struct nic *nic = nic_new(machine, "net0", "small", NULL, NULL, "delay=50", &error);
+    ck_assert_msg(nic, "%s", error ? error->message : "");
+    nic_set_client(nic, &sink_client, &sink);
+    inject(nic, frame, sizeof frame);
+    g_usleep(20000);
+    ck_assert_uint_eq(sink.frames, 0);
+    clock_advance(machine->clock, 51000000);
+    ck_assert(arrives(&sink, 1));
+    ck_assert(nic_set_shape(nic, "delay=0,loss=100", &error));
+    inject(nic, frame, sizeof frame);
+    ck_assert(nic_set_shape(nic, "loss=0", &error));
+    nic_set_link(nic, false);
+    inject(nic, frame, sizeof frame);
+    nic_set_link(nic, true);
+    inject(nic, frame, sizeof frame);
+    ck_assert(arrives(&sink, 2));
+    g_usleep(20000);
+    ck_assert_uint_eq(sink.frames, 2);
+    sink.full = true; // nothing is lost while the card has no room
+    for (unsigned i = 0; i < 10; i++)
+        inject(nic, frame, sizeof frame);
+    g_usleep(20000);
+    sink.full = false;
+    nic_resume(nic);
+    ck_assert(arrives(&sink, 12));
+    ck_assert(!nic_set_shape(nic, "speed=9", &error));
+    g_clear_error(&error);
+    ck_assert(!nic_set_shape(nic, "loss=101", &error));
+    g_clear_error(&error);
+    ck_assert(!nic_add_forward(nic, "tcp::1-2", &error));
+    g_clear_error(&error);
+    nic_free(nic);
+}
+END_TEST
+
+START_TEST(wrong_options_are_named)
+{
+    static const char *const cases[][3] = {
+        {"nowhere", NULL, NULL},
+        {"team:", NULL, NULL},
+        {"team:a/b", NULL, NULL},
+        {"small", "52:54:00:12:34", NULL},
+        {"small", "53:54:00:12:34:56", NULL},
+        {"small", NULL, "rate=fast"},
+        {"small", NULL, "delay"},
+        {"small", NULL, "capture=/nonexistent/file"},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        GError *error = NULL;
+        ck_assert(!nic_new(machine, "net0", cases[i][0], cases[i][1], NULL, cases[i][2], &error));
+        ck_assert(error && strstr(error->message, i == 7 ? "nonexistent" : "net0"));
+        g_clear_error(&error);
+        ck_assert_ptr_null(machine->nics);
+    }
+}
+END_TEST
+
+START_TEST(capture_holds_the_frames)
+{
+    GError *error = NULL;
+    struct sink sink = {0};
+    uint8_t frame[60] = "capture me";
+    g_autofree char *path = g_strdup_printf("/tmp/cloche-test-%d.pcapng", (int)getpid());
+    struct nic *nic = nic_new(machine, "net0", "small", NULL, NULL, NULL, &error);
+    nic_set_client(nic, &sink_client, &sink);
+    ck_assert(nic_capture_start(nic, path, &error));
+    struct iovec iov = {frame, sizeof frame};
+    nic_send(nic, &iov, 1);
+    inject(nic, frame, sizeof frame);
+    ck_assert(arrives(&sink, 1));
+    g_usleep(20000);
+    nic_capture_stop(nic);
+    g_autofree char *data = NULL;
+    gsize length;
+    ck_assert(g_file_get_contents(path, &data, &length, &error));
+    unsigned packets = 0;
+    for (gsize at = 0; at + 12 <= length;) {
+        uint32_t size = load_le(data + at + 4, 4);
+        ck_assert(size >= 12 && size % 4 == 0 && size <= length - at);
+        ck_assert_uint_eq(load_le(data + at + size - 4, 4), size);
+        if (load_le(data + at, 4) == 6) {
+            packets++;
+            ck_assert_uint_eq(load_le(data + at + 20, 4), 60);
+            ck_assert_int_eq(memcmp(data + at + 28, frame, 60), 0);
+        }
+        at += size;
+    }
+    ck_assert_uint_eq(packets, 2);
+    unlink(path);
+    nic_free(nic);
+}
+END_TEST
+
+START_TEST(team_members_hear_each_other)
+{
+    GError *error = NULL;
+    struct sink sinks[3] = {{0}};
+    struct nic *nics[3];
+    g_autofree char *team = g_strdup_printf("team:unit%d", (int)getpid());
+    for (unsigned i = 0; i < 3; i++) {
+        g_autofree char *id = g_strdup_printf("net%u", i);
+        nics[i] = nic_new(machine, id, team, NULL, NULL, NULL, &error);
+        ck_assert_msg(nics[i], "%s", error ? error->message : "");
+        nic_set_client(nics[i], &sink_client, &sinks[i]);
+    }
+    uint8_t frame[60] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 0};
+    struct iovec iov = {frame, sizeof frame};
+    nic_send(nics[0], &iov, 1); // to all
+    ck_assert(arrives(&sinks[1], 1));
+    ck_assert(arrives(&sinks[2], 1));
+    uint8_t answer[60] = {2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1};
+    iov.iov_base = answer;
+    nic_send(nics[1], &iov, 1); // to the one who spoke
+    ck_assert(arrives(&sinks[0], 1));
+    g_usleep(20000);
+    ck_assert_uint_eq(sinks[2].frames, 1);
+    for (unsigned i = 0; i < 3; i++)
+        nic_free(nics[i]);
+}
+END_TEST
+
+// ---- virtio -----------------------------------------------------------------------------------------------------
+
+#define BUFFERS 0x800000 // guest-physical
+#define NET_MAC "\x52\x54\x00\x12\x34\x56"
+
+START_TEST(virtio_net_sends_and_receives)
+{
+    struct guest guest;
+    struct device *device = new_card("virtio-net", NULL);
+    struct nic *nic = machine->nics;
+    uint8_t frame[8000];
+    bool mergeable = _i;
+    guest_attach(&guest, machine, (struct pci_device *)device);
+    ck_assert(guest_start(&guest, mergeable ? ~0ull : BIT(32) | BIT(1), 3, 64));
+    // Receive: buffers of 2 KiB.
+    for (unsigned i = 0; i < 16; i++) {
+        guest_descriptor(&guest, 0, i, BUFFERS + 0x800 * i, 0x800, GUEST_WRITE, 0);
+        guest_offer(&guest, 0, i);
+    }
+    size_t length = tcp_frame(frame, NET_MAC, mergeable ? 5000 : 1000);
+    inject(nic, frame, length);
+    uint32_t id, written, total = 0;
+    unsigned buffers = mergeable ? 3 : 1;
+    for (unsigned i = 0; i < buffers; i++) {
+        ck_assert(guest_wait(&guest, 0, &id, &written));
+        ck_assert_uint_eq(id, i);
+        total += written;
+    }
+    ck_assert_uint_eq(total, length + 12);
+    ck_assert_uint_eq(guest_load(&guest, BUFFERS, 1), 2); // checksums are right
+    ck_assert_uint_eq(guest_load(&guest, BUFFERS + 10, 2), buffers);
+    ck_assert_int_eq(memcmp(machine->ram->host + machine->ram_offset + BUFFERS + 12, frame, MIN(length, 2036)), 0);
+    inject(nic, (const uint8_t *)"\x52\x54\x00\x99\x99\x99......................................................", 60);
+    ck_assert(!guest_wait(&guest, 0, &id, &written)); // somebody else's
+
+    // Send: plain, with a checksum left to the card, and a large segment.
+    uint64_t header = BUFFERS + 0x100000, data = header + 0x100;
+    address_space_write(machine->memory, data, frame, length);
+    for (unsigned kind = 0; kind < (mergeable ? 3 : 1); kind++) {
+        static const uint8_t headers[3][12] = {
+            {0}, {1, 0, 0, 0, 0, 0, 34, 0, 16, 0}, {1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0}};
+        address_space_write(machine->memory, header, headers[kind], 12);
+        guest_descriptor(&guest, 1, 0, header, 12, GUEST_NEXT, 1);
+        guest_descriptor(&guest, 1, 1, data, length, 0, 0);
+        guest_offer(&guest, 1, 0);
+        guest_notify(&guest, 1);
+        ck_assert(guest_wait(&guest, 1, &id, NULL));
+        size_t payload = 0;
+        while (payload < length - 54) {
+            g_autoptr(GBytes) bytes = next_sent();
+            ck_assert(bytes);
+            bool ip_good;
+            if (kind == 2) {
+                ck_assert(checksum_verify(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &ip_good));
+                ck_assert_uint_le(g_bytes_get_size(bytes), 1514);
+            } else {
+                ck_assert_uint_eq(g_bytes_get_size(bytes), length);
+            }
+            payload += g_bytes_get_size(bytes) - 54;
+        }
+        ck_assert_uint_eq(payload, length - 54);
+    }
+}
+END_TEST
+
+START_TEST(virtio_net_random_chains)
+{
+    GRand *rand = g_rand_new_with_seed(_i + 1);
+    struct guest guest;
+    struct device *device = new_card("virtio-net", NULL);
+    uint8_t frame[4000];
+    guest_attach(&guest, machine, (struct pci_device *)device);
+    for (unsigned round = 0; round < 60; round++) {
+        guest_start(&guest, g_rand_boolean(rand) ? ~0ull : BIT(32), 3, 1u << g_rand_int_range(rand, 0, 7));
+        for (unsigned step = 0; step < 60; step++) {
+            unsigned queue = g_rand_int_range(rand, 0, 3);
+            guest_descriptor(&guest, queue, g_rand_int_range(rand, 0, 64),
+                             BUFFERS + g_rand_int_range(rand, 0, 0x900000), g_rand_int_range(rand, 0, 9000),
+                             g_rand_int_range(rand, 0, 8) & 7, g_rand_int_range(rand, 0, 66));
+            guest_store(&guest, BUFFERS + g_rand_int_range(rand, 0, 0x1000) * 4, g_rand_int(rand), 4);
+            guest_offer(&guest, queue, g_rand_int_range(rand, 0, 66));
+            if (step % 4 == 0)
+                guest_notify(&guest, queue);
+            if (step % 6 == 0)
+                inject(machine->nics, frame, tcp_frame(frame, NET_MAC, g_rand_int_range(rand, 0, 3000)));
+        }
+    }
+    g_rand_free(rand);
+    ck_assert(guest_start(&guest, ~0ull, 3, 64));
+}
+END_TEST
+
+START_TEST(virtio_rng_keeps_its_rate)
+{
+    struct guest guest;
+    GError *error = NULL;
+    struct device *device = device_new(machine, "virtio-rng", NULL, &error);
+    ck_assert(device_set(device, "rate", "10K", &error));
+    ck_assert(device_realize(device, &error));
+    guest_attach(&guest, machine, (struct pci_device *)device);
+    ck_assert(guest_start(&guest, ~0ull, 1, 8));
+    uint64_t total = 0;
+    bool nonzero = false;
+    for (unsigned tenths = 0; tenths < 20; tenths++) {
+        guest_descriptor(&guest, 0, 0, BUFFERS, 65536, GUEST_WRITE, 0);
+        guest_offer(&guest, 0, 0);
+        guest_notify(&guest, 0);
+        clock_advance(machine->clock, 100000001);
+        uint32_t written;
+        ck_assert(guest_wait(&guest, 0, NULL, &written));
+        total += written;
+        nonzero |= guest_load(&guest, BUFFERS, 8) != 0;
+    }
+    ck_assert(nonzero);
+    ck_assert_uint_ge(total, 15000);
+    ck_assert_uint_le(total, 24000); // two seconds at 10 KiB each, and the budget before
+}
+END_TEST
+
+// ---- Registers --------------------------------------------------------------------------------------------------
+
+static const char *const cards[] = {"e1000", "rtl8139", "pcnet", "ne2k", "virtio-net", "virtio-rng"};
+
+// Random descriptors all over memory, rings that point into them, frames that come in meanwhile.
+START_TEST(random_registers)
+{
+    GRand *rand = g_rand_new_with_seed(_i + 1);
+    struct guest guest;
+    const char *name = cards[_i % G_N_ELEMENTS(cards)];
+    struct device *device = new_card(name, NULL);
+    struct pci_device *pci = (struct pci_device *)device;
+    uint8_t frame[2000];
+    guest_attach(&guest, machine, pci);
+    for (unsigned i = 0; i < 0x10000; i += 4)
+        guest_store(&guest, BUFFERS + i, g_rand_int(rand) & g_rand_int(rand), 4);
+    for (unsigned step = 0; step < 30000; step++) {
+        unsigned bar = g_rand_int_range(rand, 0, 6), size = 1u << g_rand_int_range(rand, 0, 3);
+        if (!pci->bar[bar].region || pci->bar[bar].base == UINT64_MAX)
+            continue;
+        struct address_space *space = pci->bar[bar].io ? machine->ports : machine->memory;
+        uint64_t reach = g_rand_boolean(rand) ? MIN(pci->bar[bar].size, 64) : MIN(pci->bar[bar].size, 0x4000);
+        uint64_t at = pci->bar[bar].base + g_rand_int_range(rand, 0, reach);
+        uint32_t value = g_rand_int(rand) >> g_rand_int_range(rand, 0, 31);
+        if (g_rand_boolean(rand))
+            value = BUFFERS + (value & 0xfff0);
+        if (g_rand_boolean(rand))
+            address_space_store(space, at, value, size);
+        else
+            address_space_load(space, at, size);
+        if (step % 50 == 0 && machine->nics)
+            inject(machine->nics, frame,
+                   tcp_frame(frame, g_rand_boolean(rand) ? NET_MAC : "\xff\xff\xff\xff\xff\xff",
+                             g_rand_int_range(rand, 0, 1500)));
+        if (step % 997 == 0)
+            g_main_context_iteration(machine->context, false);
+        if (step % 5000 == 4999) {
+            machine_reset_devices(machine);
+            guest_attach(&guest, machine, pci);
+        }
+    }
+    g_rand_free(rand);
+    g_mutex_lock(&sent_lock);
+    g_queue_clear_full(&sent, (GDestroyNotify)g_bytes_unref);
+    g_mutex_unlock(&sent_lock);
+}
+END_TEST
+
+// Each card in order: a ring set up by the book, a frame in, a frame out (e1000 stands for the others, whose guests
+// test it).
+START_TEST(e1000_sends_and_receives)
+{
+    struct guest guest;
+    struct device *device = new_card("e1000", NULL);
+    uint8_t frame[200];
+    guest_attach(&guest, machine, (struct pci_device *)device);
+    uint64_t base = ((struct pci_device *)device)->bar[0].base, rx = BUFFERS, tx = BUFFERS + 0x1000,
+             data = BUFFERS + 0x2000;
+    ck_assert_uint_eq(guest_load(&guest, base + 0x5400, 4), 0x12005452);
+    for (unsigned i = 0; i < 8; i++)
+        guest_store(&guest, rx + 16 * i, data + 2048 * i, 8);
+    guest_store(&guest, base + 0x2800, rx, 4);
+    guest_store(&guest, base + 0x2808, 128, 4);
+    guest_store(&guest, base + 0x2818, 7, 4);
+    guest_store(&guest, base + 0x100, 0x8002, 4);
+    guest_store(&guest, base + 0xd0, 0x80, 4);
+    size_t length = tcp_frame(frame, NET_MAC, 100);
+    inject(machine->nics, frame, length);
+    for (unsigned i = 0; i < 2000 && !(guest_load(&guest, rx + 12, 1) & 1); i++) {
+        g_main_context_iteration(machine->context, false);
+        g_usleep(500);
+    }
+    ck_assert_uint_eq(guest_load(&guest, rx + 12, 1) & 3, 3);
+    ck_assert_uint_eq(guest_load(&guest, rx + 8, 2), length + 4);
+    ck_assert_int_eq(memcmp(machine->ram->host + machine->ram_offset + data, frame, length), 0);
+    ck_assert(((struct pci_device *)device)->intx_level);
+    ck_assert_uint_eq(guest_load(&guest, base + 0xc0, 4) & 0x80, 0x80);
+    ck_assert(!((struct pci_device *)device)->intx_level);
+
+    address_space_write(machine->memory, data, frame, length);
+    guest_store(&guest, tx, data, 8);
+    guest_store(&guest, tx + 8, 0x09000000 | length, 4);
+    guest_store(&guest, base + 0x3800, tx, 4);
+    guest_store(&guest, base + 0x3808, 128, 4);
+    guest_store(&guest, base + 0x400, 2, 4);
+    guest_store(&guest, base + 0x3818, 1, 4);
+    ck_assert_uint_eq(guest_load(&guest, tx + 12, 1) & 1, 1);
+    g_autoptr(GBytes) bytes = next_sent();
+    ck_assert(bytes);
+    ck_assert_uint_eq(g_bytes_get_size(bytes), length);
+    ck_assert_int_eq(memcmp(g_bytes_get_data(bytes, NULL), frame, length), 0);
+}
+END_TEST
+
+int main(void)
+{
+    g_autofree char *runtime = g_strdup("/tmp/cloche-net-XXXXXX");
+    if (!g_mkdtemp(runtime))
+        return EXIT_FAILURE;
+    setenv("XDG_RUNTIME_DIR", runtime, 1);
+    Suite *suite = suite_create("net");
+    TCase *tcase = tcase_create("net");
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, checksum_by_the_definition);
+    tcase_add_test(tcase, segments_add_up);
+    tcase_add_test(tcase, cable_delays_loses_and_is_pulled);
+    tcase_add_test(tcase, wrong_options_are_named);
+    tcase_add_test(tcase, capture_holds_the_frames);
+    tcase_add_test(tcase, team_members_hear_each_other);
+    tcase_add_loop_test(tcase, virtio_net_sends_and_receives, 0, 2);
+    tcase_add_loop_test(tcase, virtio_net_random_chains, 0, 4);
+    tcase_add_test(tcase, virtio_rng_keeps_its_rate);
+    tcase_add_test(tcase, e1000_sends_and_receives);
+    tcase_add_loop_test(tcase, random_registers, 0, 2 * G_N_ELEMENTS(cards));
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
