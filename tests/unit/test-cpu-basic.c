@@ -79,6 +79,22 @@ START_TEST(device_memory)
 }
 END_TEST
 
+// String sources take a segment override, ES too.
+START_TEST(string_override)
+{
+    struct guest *g = guest_new("interpret", 1);
+    // mov ax,0x3000; mov es,ax; xor si,si; mov dx,0xe9; mov cx,4; rep outsb es:[si]; mov cx,1; es lodsb; out 0xf4,al
+    LOAD(g, 0x7c00, 0xb8, 0, 0x30, 0x8e, 0xc0, 0x31, 0xf6, 0xba, 0xe9, 0, 0xb9, 4, 0, 0xf3, 0x26, 0x6e, 0x26, 0xac,
+         0xe6, 0xf4, 0xf4);
+    guest_load(g, 0x30000, "abcde", 5);
+    guest_start_real(g, 0x7c00);
+    ck_assert(guest_run(g, 5));
+    ck_assert_str_eq(g->output->str, "abcd");
+    ck_assert_uint_eq(g->exit_code, 'e');
+    guest_free(g);
+}
+END_TEST
+
 START_TEST(triple_fault)
 {
     struct guest *g = guest_new("interpret", 1);
@@ -100,6 +116,7 @@ int main(void)
     tcase_add_test(tc, long_mode_loop);
     tcase_add_test(tc, self_modifying);
     tcase_add_test(tc, device_memory);
+    tcase_add_test(tc, string_override);
     tcase_add_test(tc, triple_fault);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
