@@ -265,6 +265,35 @@ bool machine_set_template(struct library *library, struct machine_entry *entry, 
 
 // ---- Bases that moved ----
 
+// The absolute path of what the image at PATH says that it stands on, there or not; NULL: on nothing, or unreadable.
+static char *recorded_base(const char *path)
+{
+    struct disk_info *info = disk_info(path, NULL, NULL);
+    g_autofree char *folder = g_path_get_dirname(path);
+    char *base = info && info->backing ? g_canonicalize_filename(info->backing, folder) : NULL;
+    disk_info_free(info);
+    return base;
+}
+
+// Only the lowest image of this machine's own chain refers to the other machine: there, a base that is gone is
+// replaced.
+static bool repair_chain(const char *folder, const char *top, const char *expected, GError **error)
+{
+    g_autofree char *prefix = g_strconcat(folder, "/", NULL), *at = g_strdup(top);
+    for (unsigned depth = 0; depth < 1000; depth++) {
+        char *base = recorded_base(at);
+        if (base && g_str_has_prefix(base, prefix)) {
+            g_free(at);
+            at = base;
+            continue;
+        }
+        bool lost = base && strcmp(base, expected) != 0 && access(base, R_OK) != 0;
+        g_free(base);
+        return !lost || snapshot_run_job(disk_job_rebase(at, expected, NULL, true), NULL, error);
+    }
+    return true;
+}
+
 bool machine_find_bases(struct library *library, struct machine_entry *entry, GError **error)
 {
     g_auto(GStrv) groups = config_groups(entry->config, "Drive *");
@@ -277,30 +306,15 @@ bool machine_find_bases(struct library *library, struct machine_entry *entry, GE
         struct machine_entry *base = library_find_uuid(library, machine);
         g_autofree char *expected = base ? snapshot_path(base->folder, base_file) : NULL;
         if (!expected || access(expected, R_OK) != 0) {
-            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND,
-                        "\"%s\" is a linked clone and the machine it was made from (UUID %s) is not in the library; "
-                        "add its folder",
-                        entry->name, machine);
+            g_set_error(
+                error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND,
+                "\"%s\" is a linked clone and the machine it was made from (UUID %s) is not in the library; add "
+                "its folder",
+                entry->name, machine);
             return false;
         }
-        // Only the bottom of this machine's own chain refers to the other machine.
-        g_autofree char *prefix = g_strconcat(entry->folder, "/", NULL), *at = g_strdup(path);
-        for (unsigned depth = 0; depth < 1000; depth++) {
-            struct disk_info *info = disk_info(at, NULL, error);
-            if (!info)
-                return false;
-            g_autofree char *next = info->backing_path ? g_canonicalize_filename(info->backing_path, NULL) : NULL;
-            disk_info_free(info);
-            if (next && g_str_has_prefix(next, prefix)) {
-                g_free(at);
-                at = g_steal_pointer(&next);
-                continue;
-            }
-            if (next && strcmp(next, expected) != 0 && access(next, R_OK) != 0 &&
-                !snapshot_run_job(disk_job_rebase(at, expected, NULL, true), NULL, error))
-                return false;
-            break;
-        }
+        if (!repair_chain(entry->folder, path, expected, error))
+            return false;
     }
     return true;
 }

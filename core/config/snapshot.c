@@ -41,11 +41,20 @@ static char *relative_base(const char *folder, const char *base)
 
 char *snapshot_create_overlay(const char *folder, const char *drive, const char *base, GError **error)
 {
-    g_autofree char *uuid = g_uuid_string_random();
-    g_autofree char *name = g_strdup_printf("%s-%.8s.qcow2", drive, uuid), *path = g_build_filename(folder, name, NULL);
     g_autofree char *recorded = relative_base(folder, base);
     struct disk_create_options options = {.format = "qcow2", .backing = recorded};
-    return disk_create(path, &options, error) ? g_steal_pointer(&name) : NULL;
+    for (;;) {
+        g_autofree char *uuid = g_uuid_string_random();
+        g_autofree char *name = g_strdup_printf("%s-%.8s.qcow2", drive, uuid);
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        g_autoptr(GError) local = NULL;
+        if (disk_create(path, &options, &local))
+            return g_steal_pointer(&name);
+        if (g_error_matches(local, CLOCHE_ERROR, CLOCHE_ERROR_EXISTS))
+            continue; // four billion names: the next one is free
+        g_propagate_error(error, g_steal_pointer(&local));
+        return NULL;
+    }
 }
 
 bool snapshot_link_file(const char *from, const char *to, GError **error)

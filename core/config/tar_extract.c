@@ -156,6 +156,28 @@ static bool verify(struct tar_reader *reader, GError **error)
     return matched == g_hash_table_size(reader->sums) || corrupt(reader, "a checksum is missing", error);
 }
 
+// The rest is zeroes up to the end of the file; zstd checks its own sum there.
+static bool read_end(struct tar_reader *reader, GError **error)
+{
+    for (size_t rest = 1; rest;) {
+        uint8_t buffer[TAR_BLOCK];
+        ZSTD_outBuffer out = {buffer, sizeof(buffer), 0};
+        if (reader->in_at == reader->in_length) {
+            ssize_t n = read(reader->fd, reader->in, reader->in_size);
+            if (n <= 0)
+                return corrupt(reader, "it ends too early", error);
+            reader->in_at = 0;
+            reader->in_length = n;
+        }
+        ZSTD_inBuffer in = {reader->in, reader->in_length, reader->in_at};
+        rest = ZSTD_decompressStream(reader->zstd, &out, &in);
+        reader->in_at = in.pos;
+        if (ZSTD_isError(rest) || (out.pos && !is_zero(buffer, out.pos)))
+            return corrupt(reader, "its end is damaged", error);
+    }
+    return true;
+}
+
 static bool extract(struct tar_reader *reader, const char *folder, GError **error)
 {
     for (unsigned files = 0; files < MOST_FILES; files++) {
@@ -164,7 +186,7 @@ static bool extract(struct tar_reader *reader, const char *folder, GError **erro
         if (!read_exact(reader, &header, sizeof(header), error))
             return false;
         if (is_zero(header.bytes, sizeof(header)))
-            return verify(reader, error);
+            return read_end(reader, error) && verify(reader, error);
         if (!parse_header(reader, &header, &size, error))
             return false;
         if (strcmp(header.name, TAR_SUMS) == 0 ? !read_sums(reader, size, error)

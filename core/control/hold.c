@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "core/control/hold.h"
 #include "core/base/file.h"
+#include "core/config/clone.h"
 #include "core/config/config.h"
 #include "core/config/library.h"
 #include "core/control/life.h"
@@ -111,6 +112,23 @@ static void complete_serials(struct machine_hold *hold)
     }
 }
 
+// A linked clone whose base machine was moved: the library knows where it is.
+static bool find_bases(struct machine_hold *hold, GError **error)
+{
+    g_autofree char *path = g_build_filename(hold->folder, CONFIG_FILE, NULL);
+    g_autoptr(config_t) config = config_load(path, error);
+    g_auto(GStrv) groups = config ? config_groups(config, "Drive *") : NULL;
+    bool linked = false;
+    for (char **group = groups; group && *group; group++)
+        linked = linked || config_is_set(config, *group, "base-machine");
+    if (!config || !linked)
+        return config != NULL;
+    g_autoptr(library_t) library = library_open(error);
+    struct machine_entry entry = {
+        .folder = hold->folder, .name = hold->options->name, .uuid = hold->options->uuid, .config = config};
+    return library && machine_find_bases(library, &entry, error);
+}
+
 static bool read_definition(struct machine_hold *hold, GError **error)
 {
     hold->options = config_load_folder(hold->folder, error);
@@ -121,6 +139,8 @@ static bool read_definition(struct machine_hold *hold, GError **error)
                     "%s/machine.conf has no UUID; add one: uuid=... in group [Machine]", hold->folder);
         return false;
     }
+    if (!find_bases(hold, error))
+        return false;
     hold->runtime = machine_runtime_folder(hold->options->uuid, true, error);
     if (!hold->runtime)
         return false;

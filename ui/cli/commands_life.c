@@ -32,9 +32,9 @@ static bool wait_end(struct control_client *client, struct machine_entry *entry,
                     entry->name, seconds);
         return false;
     }
-    for (unsigned i = 0; i < 500; i++) { // its files are free a moment later
+    for (unsigned i = 0; i < 3000; i++) { // its files are free a moment later
         g_autoptr(machine_report_t) report = machine_report(entry->folder, entry->uuid);
-        if (report->life != LIFE_RUNNING)
+        if (report->life != LIFE_RUNNING && report->life != LIFE_BUSY)
             return true;
         g_usleep(10000);
     }

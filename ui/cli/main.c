@@ -28,9 +28,88 @@ static void print_help(void)
     printf("\nEverywhere: --json for scripts, --quiet, --help; --version. Exit codes: see clochectl(1).\n");
 }
 
+// ---- clochectl(1), from the same tables ----
+
+static void print_roff(const char *text)
+{
+    for (; *text; text++)
+        if (*text == '-' || *text == '\\')
+            printf("\\%c", *text == '-' ? '-' : 'e');
+        else
+            putchar(*text);
+}
+
+static void print_roff_command(const struct cli_command *command)
+{
+    printf(".TP\n.B ");
+    print_roff(command->name);
+    printf(" \\fI");
+    print_roff(command->words);
+    printf("\\fR\n");
+    print_roff(command->help);
+    printf(".\n");
+    if (!command->options)
+        return;
+    printf(".RS\n");
+    for (const struct cli_option *option = command->options; option->name; option++) {
+        printf(".TP\n.B \\-\\-");
+        print_roff(option->name);
+        if (option->value) {
+            printf(" \\fI");
+            print_roff(option->value);
+            printf("\\fR");
+        }
+        printf("\n");
+        print_roff(option->help);
+        printf(".\n");
+    }
+    printf(".RE\n");
+}
+
+static int print_man_page(void)
+{
+    static const char *const statuses[] = {"0\ndone",
+                                           "1\nfailed for the reason that was printed",
+                                           "2\na wrong word or value",
+                                           "3\nno such machine, snapshot, drive or file",
+                                           "4\nit exists already",
+                                           "5\nin use, or not possible in the present state",
+                                           "6\nthis build or host cannot do it",
+                                           "7\na file is damaged",
+                                           "8\nthe host's disk is full",
+                                           "130\ncancelled"};
+    printf(
+        ".\\\" Made from the command tables in ui/cli: change it there.\n.TH CLOCHECTL 1 \"\" Cloche \"User "
+        "Commands\"\n"
+        ".SH NAME\nclochectl \\- manage Cloche's machines\n.SH SYNOPSIS\n.B clochectl\n.I COMMAND\n.RI [ ARGUMENTS ]\n"
+        ".SH DESCRIPTION\nCreates, starts, changes, saves, clones and removes virtual machines. "
+        "A machine is named by its name, its UUID or its folder. Each runs in a process of its own and goes on when "
+        "this "
+        "program ends. Long work shows progress on a terminal; Ctrl\\-C cancels it and leaves nothing half\\-done.\n"
+        ".SH OPTIONS\n.TP\n.B \\-\\-json\nPrint JSON for scripts, errors included.\n.TP\n.B \\-\\-quiet\n"
+        "Say only what was asked for.\n.TP\n.B \\-\\-help\nExplain a command.\n.SH COMMANDS\n");
+    for (const struct cli_command *const *table = cli_tables; *table; table++)
+        for (const struct cli_command *command = *table; command->name; command++)
+            print_roff_command(command);
+    printf(".SH EXIT STATUS\n");
+    for (unsigned i = 0; i < G_N_ELEMENTS(statuses); i++)
+        printf(".TP\n%s\n", statuses[i]);
+    printf(
+        ".SH ENVIRONMENT\n.TP\n.B CLOCHE_LIBRARY\nThe folder of machines, in place of $XDG_DATA_HOME/cloche/machines.\n"
+        ".TP\n.B CLOCHE_VM\nThe monitor's program, in place of the installed one.\n"
+        ".SH EXAMPLES\n.nf\nclochectl create demo \\-\\-memory 1G \\-\\-cpus 2 \\-\\-disk 20G \\-\\-cdrom debian.iso\n"
+        "clochectl start demo\nclochectl snapshot take demo one\n"
+        "clochectl clone demo copy \\-\\-linked \\-\\-snapshot one\nclochectl stop demo \\-\\-force\n"
+        "clochectl list \\-\\-json\n.fi\n.SH SEE ALSO\n.BR cloche (1),\n.BR cloche\\-vm (1),\n.BR cloche\\-disk (1),\n"
+        ".BR machine.conf (5)\n");
+    return CLI_OK;
+}
+
 static int help(int argc, char **argv)
 {
     unsigned used;
+    if (argc == 1 && strcmp(argv[0], "--man") == 0)
+        return print_man_page();
     const struct cli_command *command = argc > 0 ? cli_find_command((const char *const *)argv, argc, &used) : NULL;
     if (command)
         print_command_help(command);
