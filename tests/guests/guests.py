@@ -208,3 +208,52 @@ def memtest_x64(guest):
 @row("memtest-ia32", "memtest86+ (32 bits): one clean pass over 64 MiB", 900)
 def memtest_ia32(guest):
     return memtest(guest, "/boot/memtest86+ia32.bin")
+
+
+# ---- Small kernels by the other boot protocols ----
+def link_kernel(guest, name, *flags):
+    here = os.path.dirname(os.path.abspath(__file__))
+    elf = guest.path(name)
+    try:
+        subprocess.run(["nasm", "-f", "elf32", *flags, "-o", elf + ".o", os.path.join(here, "kernel.asm")], check=True,
+                       capture_output=True)
+        subprocess.run(["ld", "-m", "elf_i386", "-n", "-e", "start", "-T", os.path.join(here, "kernel.ld"), "-o", elf,
+                        elf + ".o"], check=True, capture_output=True)
+    except FileNotFoundError as missing:
+        raise Skip(f"{missing.filename} is not installed")
+    except subprocess.CalledProcessError as error:
+        raise Failure(error.stderr.decode())
+    return elf
+
+
+def small_kernel(guest, name, magic, *flags):
+    elf = link_kernel(guest, name, *flags)
+    module = guest.nonce.encode() * 5000
+    with open(guest.path("module"), "wb") as f:
+        f.write(module)
+    guest.start("--memory", "16M", "--kernel", elf, "--initrd", guest.path("module"), "--append", guest.nonce,
+                "--device", "isa-debug-exit")
+    seen = int(guest.expect(rb"M([0-9a-f]{8})\n")[1], 16)
+    total = int(guest.expect(rb"S([0-9a-f]{8})\n")[1], 16)
+    line = guest.expect(rb"(\S+)\n")[1].decode()
+    modules = int(guest.expect(rb"N([0-9a-f]{8})\n")[1], 16)
+    guest.wait(status=0x23)
+    if (seen, total, line, modules) != (magic, order_sum(module), guest.nonce, 1):
+        raise Failure(f"magic {seen:08x}, sum {total:08x}, command line {line}, modules {modules}")
+
+
+@row("small-kernels", "multiboot and PVH kernels get their module and command line; a triple fault ends or resets", 60,
+     quick=True)
+def small_kernels(guest):
+    small_kernel(guest, "multiboot", 0x2badb002)
+    small_kernel(guest, "pvh", 0x336ec578, "-dPVH")
+    elf = link_kernel(guest, "multiboot")
+    arguments = ["--memory", "16M", "--kernel", elf, "--initrd", guest.path("module"), "--append", "fault"]
+    guest.start(*arguments, "--no-reboot")
+    guest.expect(rb"S[0-9a-f]{8}\n")
+    guest.wait()
+    guest.start(*arguments)
+    for _ in range(5):
+        guest.expect(rb"S[0-9a-f]{8}\n")
+    guest.stop()
+    return "module sums right by both protocols, five lives after triple faults"
