@@ -244,19 +244,29 @@ bool linear_probe_write(struct vcpu *v, uint64_t linear, unsigned size)
     return translate_all(v, linear, size, ACCESS_WRITE, piece, &first);
 }
 
+// Can the host's atomic operations work on it in place? x86 allows any address within a cache line.
+static inline bool host_atomic(uint64_t linear, unsigned size)
+{
+#ifdef __x86_64__
+    return (linear & 63) <= 64 - size;
+#else
+    return (linear & (size - 1)) == 0;
+#endif
+}
+
 void *rmw_begin(struct vcpu *v, uint64_t linear, unsigned size, bool locked, struct rmw *rmw)
 {
     struct piece piece[2];
     unsigned first;
     rmw->kind = RMW_DIRECT;
     void *host = linear_host_write(v, linear, size);
-    if (G_LIKELY(host) && (!locked || (linear & 63) <= 64 - size))
+    if (G_LIKELY(host) && (!locked || host_atomic(linear, size)))
         return host;
     if (!translate_all(v, linear, size, ACCESS_WRITE, piece, &first))
         return NULL;
     struct ram *ram = v->set->host.ram;
     const struct mapping *m = piece[0].host ? address_space_find(v->set->host.memory, piece[0].gpa) : NULL;
-    if (first == size && m && m->region->kind == REGION_RAM && (linear & 63) <= 64 - size) {
+    if (first == size && m && m->region->kind == REGION_RAM && host_atomic(linear, size)) {
         rmw->kind = RMW_TRACKED;
         rmw->ram_offset = (uint64_t)(piece[0].host - ram->host);
         rmw->size = size;

@@ -184,6 +184,8 @@ struct float80 f80_y_log2(struct float_env *env, struct float80 y80, struct floa
     if (x.significand != TOP_BIT)
         return finish(env, r);
     env->flags |= FLOAT_INEXACT; // said even of powers of two, where the result can be exact
+    if (r.exponent < 1 - 16383 && env->masks & FLOAT_UNDERFLOW)
+        env->flags |= FLOAT_UNDERFLOW;
     return round_f80_full(env, r);
 }
 
