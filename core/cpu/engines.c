@@ -4,6 +4,7 @@
 
 const struct engine *const engines[] = {
 #ifdef __x86_64__
+    &engine_kvm,
     &engine_translate,
 #endif
     &engine_interpret,

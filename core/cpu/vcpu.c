@@ -41,7 +41,7 @@ static const struct engine *engine_find(const char *name, GError **error)
     }
     for (unsigned i = 0; engines[i]; i++)
         if (strcmp(engines[i]->name, name) == 0)
-            return !engines[i]->probe || engines[i]->probe(error) ? engines[i] : NULL;
+            return !engines[i]->probe || engines[i]->obeys || engines[i]->probe(error) ? engines[i] : NULL;
     g_autofree char *names = engine_names();
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU engine \"%s\": choose one of %s.", name,
                 names);

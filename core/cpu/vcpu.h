@@ -311,6 +311,7 @@ struct engine {
     const char *name;
     // Can it run here? If not, the error gives the measured reason.
     bool (*probe)(GError **error);
+    bool obeys; // asked for by name, it runs even where probe() advises against it
     bool (*set_init)(struct cpu_set *set, GError **error);
     void (*set_free)(struct cpu_set *set);
     bool (*vcpu_init)(struct vcpu *vcpu, GError **error);

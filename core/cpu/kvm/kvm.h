@@ -1,13 +1,63 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The inside of the KVM engine.
+// The inside of the KVM engine. Interrupt controllers stay in the monitor: an interrupt is injected when the kernel
+// says that the guest can take it, and every access to the local APIC page is an exit.
+//
+// Threads: a struct kvm_cpu belongs to its vCPU's thread, except `run->immediate_exit` and `thread`, which a kick uses
+// from anywhere. Memory slots change under slots_lock.
 #ifndef CLOCHE_KVM_H
 #define CLOCHE_KVM_H
 
-#include "core/base/base.h"
+#include <linux/kvm.h>
 
-// Nanoseconds that one ring-0 instruction takes under the host's KVM; below 0 with a GError when it cannot be had.
+#include "core/cpu/arch.h"
+
+#define KVM_SLOTS_MAX 64
+#define KVM_MSRS_MAX  64
+
+struct kvm_slot {
+    uint64_t gpa, size, ram_offset;
+    bool read_only;
+};
+
+struct kvm_machine {
+    struct cpu_set *set;
+    int kvm, vm;
+    size_t run_size;
+    GMutex slots_lock;
+    struct kvm_slot slots[KVM_SLOTS_MAX];
+    unsigned slot_count;
+    _Atomic bool slots_stale;    // the physical map changed
+    _Atomic int64_t logged_at;   // monotonic microseconds of the last look at the dirty log
+    uint32_t msrs[KVM_MSRS_MAX]; // those that the kernel keeps, of the ones we know
+    unsigned msr_count;
+    bool has_xcrs;
+};
+
+struct kvm_cpu {
+    struct vcpu *vcpu;
+    int fd;
+    struct kvm_run *run;
+    _Atomic uint64_t thread; // host thread id
+};
+
+// probe.c. Nanoseconds that one ring-0 instruction takes under the host's KVM; below 0 with a GError when it cannot be
+// had.
 double kvm_calibrate(GError **error);
 // Is it worth choosing? The error says what was measured.
 bool kvm_works_at_speed(GError **error);
+
+// slots.c
+bool kvm_slots_update(struct kvm_machine *m);
+void kvm_slots_log_sync(struct kvm_machine *m); // reports the guest's writes to tracked pages
+
+// state.c: all of struct vcpu into KVM and back.
+void kvm_msrs_choose(struct kvm_machine *m);
+bool kvm_cpuid_set(struct kvm_cpu *c, GError **error);
+bool kvm_state_put(struct kvm_cpu *c);
+bool kvm_state_get(struct kvm_cpu *c);
+
+// exits.c: serves run->exit_reason. KVM_GO_ON, or 1 + enum engine_exit.
+#define KVM_GO_ON 0
+int kvm_exit_serve(struct kvm_cpu *c);
 
 #endif

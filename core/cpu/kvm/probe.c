@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "core/cpu/kvm/kvm.h"
-#include "core/cpu/vcpu.h"
 
 #define CALIBRATION_ROUNDS 20000u // of two instructions
 #define CALIBRATION_SIZE   0x5000u

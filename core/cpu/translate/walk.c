@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The short walk: four-level tables in RAM whose Accessed and Dirty bits are set already. Everything else (faults,
-// other paging modes, bits to set) is page_walk()'s. Built without vector registers. (SDM vol. 3, 5.5)
+// The short walk: long-mode and PAE tables in RAM whose Accessed and Dirty bits are set already. Everything else
+// (faults, other paging modes, bits to set) is page_walk()'s. Built without vector registers. (SDM vol. 3, 5.5)
 #include "core/cpu/translate/system.h"
 
 #pragma GCC target("general-regs-only")
@@ -51,17 +51,32 @@ void near_mappings_drop(struct context *c)
 bool short_walk(struct context *c, uint64_t address, unsigned kind, bool write, uint64_t *gpa, bool *dirty)
 {
     const struct vcpu *v = c->vcpu;
-    if (!(v->efer & EFER_LMA) || !(v->efer & EFER_NXE) || !vcpu_canonical(address))
-        return false;
-    uint64_t table = v->cr3 & PTE_FRAME, rights = PTE_W | PTE_U, e = 0;
+    uint64_t table, rights = PTE_W | PTE_U, e = 0;
     unsigned shift = 39;
+    if (!(v->cr0 & CR0_PG)) {
+        *gpa = address;
+        *dirty = true;
+        return true;
+    }
+    if (v->efer & EFER_LMA) {
+        if (!vcpu_canonical(address))
+            return false;
+        table = v->cr3 & PTE_FRAME;
+    } else {
+        uint64_t pdpte = v->pdpte[address >> 30 & 3];
+        if (!(v->cr4 & CR4_PAE) || !(pdpte & PTE_P))
+            return false;
+        table = pdpte & PTE_FRAME;
+        shift = 21;
+    }
+    uint64_t refused = MASK_BITS(51, 46) | (v->efer & EFER_NXE ? 0 : PTE_NX);
     for (;; shift -= 9) {
         const struct near_mapping *m = near_mapping_find(c, table);
         if (!m)
             return false;
         e = __atomic_load_n((const uint64_t *)(m->host + (table - m->start)) + (address >> shift & 511),
                             __ATOMIC_RELAXED);
-        if ((e & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || (e & MASK_BITS(51, 46)))
+        if ((e & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || (e & refused))
             return false;
         rights &= e;
         if (shift == 12 || (e & PTE_PS))

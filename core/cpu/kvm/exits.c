@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the guest did that the kernel leaves to us, by exit reason.
+#include "core/cpu/kvm/kvm.h"
+#include "core/cpu/lapic.h"
+
+static int exit_io(struct kvm_cpu *c)
+{
+    struct kvm_run *r = c->run;
+    uint8_t *data = (uint8_t *)r + r->io.data_offset;
+    struct address_space *ports = c->vcpu->set->host.ports;
+    unsigned size = r->io.size;
+    for (unsigned n = 0; n < r->io.count; n++, data += size) {
+        if (r->io.direction == KVM_EXIT_IO_OUT)
+            address_space_store(ports, r->io.port, load_le(data, size), size);
+        else
+            store_le(data, size, address_space_load(ports, r->io.port, size));
+    }
+    c->vcpu->io_exits++;
+    return KVM_GO_ON;
+}
+
+static int exit_mmio(struct kvm_cpu *c)
+{
+    struct kvm_run *r = c->run;
+    uint64_t gpa = r->mmio.phys_addr;
+    unsigned size = MIN(r->mmio.len, 8u);
+    struct vcpu *v = c->vcpu;
+    v->io_exits++;
+    if (lapic_covers(v, gpa)) {
+        if (r->mmio.is_write)
+            lapic_page_write(v->lapic, gpa & ~PAGE_MASK, r->mmio.data, size);
+        else
+            lapic_page_read(v->lapic, gpa & ~PAGE_MASK, r->mmio.data, size);
+    } else if (r->mmio.is_write) {
+        address_space_write(v->set->host.memory, gpa, r->mmio.data, size);
+    } else {
+        address_space_read(v->set->host.memory, gpa, r->mmio.data, size);
+    }
+    return KVM_GO_ON;
+}
+
+static int exit_msr(struct kvm_cpu *c)
+{
+    struct kvm_run *r = c->run;
+    uint64_t value = r->msr.data;
+    bool ok = r->exit_reason == KVM_EXIT_X86_RDMSR ? vcpu_read_msr(c->vcpu, r->msr.index, &value)
+                                                   : vcpu_write_msr(c->vcpu, r->msr.index, value);
+    r->msr.data = value;
+    r->msr.error = !ok;
+    c->vcpu->event_pending = false; // the kernel raises #GP
+    return KVM_GO_ON;
+}
+
+static int exit_halt(struct kvm_cpu *c)
+{
+    return 1 + ENGINE_EXIT_HALT;
+}
+
+static int exit_shutdown(struct kvm_cpu *c)
+{
+    return 1 + ENGINE_EXIT_SHUTDOWN;
+}
+
+static int exit_go_on(struct kvm_cpu *c)
+{
+    return KVM_GO_ON;
+}
+
+static int report(struct kvm_cpu *c, const char *what, uint64_t detail)
+{
+    const struct cpu_host *host = &c->vcpu->set->host;
+    struct kvm_regs regs = {0};
+    (void)regs;
+    g_autofree char *text = g_strdup_printf("KVM cannot go on: %s (%lx)", what, (unsigned long)detail);
+    log_error("kvm", "vcpu %u: %s", c->vcpu->index, text);
+    if (host->shutdown)
+        host->shutdown(host->opaque, c->vcpu, text);
+    return 1 + ENGINE_EXIT_ERROR;
+}
+
+static int exit_internal(struct kvm_cpu *c)
+{
+    static const char *const names[] = {"", "an instruction could not be emulated", "simultaneous exceptions",
+                                        "an exit during event delivery", "an unexpected exit"};
+    unsigned n = c->run->internal.suberror;
+    return report(c, n < G_N_ELEMENTS(names) ? names[n] : "internal error", n);
+}
+
+static int exit_entry(struct kvm_cpu *c)
+{
+    return report(c, "the processor refuses the guest's state", c->run->fail_entry.hardware_entry_failure_reason);
+}
+
+typedef int exit_handler(struct kvm_cpu *c);
+static exit_handler *const handlers[] = {
+    [KVM_EXIT_IO] = exit_io,
+    [KVM_EXIT_MMIO] = exit_mmio,
+    [KVM_EXIT_X86_RDMSR] = exit_msr,
+    [KVM_EXIT_X86_WRMSR] = exit_msr,
+    [KVM_EXIT_HLT] = exit_halt,
+    [KVM_EXIT_SHUTDOWN] = exit_shutdown,
+    [KVM_EXIT_IRQ_WINDOW_OPEN] = exit_go_on,
+    [KVM_EXIT_INTR] = exit_go_on,
+    [KVM_EXIT_SET_TPR] = exit_go_on,
+    [KVM_EXIT_INTERNAL_ERROR] = exit_internal,
+    [KVM_EXIT_FAIL_ENTRY] = exit_entry,
+};
+
+int kvm_exit_serve(struct kvm_cpu *c)
+{
+    unsigned reason = c->run->exit_reason;
+    if (reason < G_N_ELEMENTS(handlers) && handlers[reason])
+        return handlers[reason](c);
+    return report(c, "an exit of unknown reason", reason);
+}
