@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/cpu/interpret/interpret.h"
 #include "core/cpu/kvm/kvm.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/thread.h"
@@ -67,6 +68,11 @@ static bool kvm_set_init(struct cpu_set *set, GError **error)
     struct sigaction action = {.sa_handler = on_kick};
     sigaction(KICK_SIGNAL, &action, NULL);
     set->engine_state = m;
+    if (!interpret_set_init(set, error)) {
+        set->engine_state = NULL;
+        machine_free(m);
+        return false;
+    }
     GError *slow = NULL;
     if (!kvm_works_at_speed(&slow)) {
         log_warning("kvm", "%s The engine was asked for by name, so it is used.", slow->message);
@@ -77,6 +83,7 @@ static bool kvm_set_init(struct cpu_set *set, GError **error)
 
 static void kvm_set_free(struct cpu_set *set)
 {
+    interpret_set_free(set);
     if (set->engine_state)
         machine_free(set->engine_state);
     set->engine_state = NULL;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What the guest did that the kernel leaves to us, by exit reason.
 #include "core/cpu/kvm/kvm.h"
+#include "core/cpu/interpret/interpret.h"
 #include "core/cpu/lapic.h"
 
 static int exit_io(struct kvm_cpu *c)
@@ -69,8 +70,6 @@ static int exit_go_on(struct kvm_cpu *c)
 static int report(struct kvm_cpu *c, const char *what, uint64_t detail)
 {
     const struct cpu_host *host = &c->vcpu->set->host;
-    struct kvm_regs regs = {0};
-    (void)regs;
     g_autofree char *text = g_strdup_printf("KVM cannot go on: %s (%lx)", what, (unsigned long)detail);
     log_error("kvm", "vcpu %u: %s", c->vcpu->index, text);
     if (host->shutdown)
@@ -78,11 +77,27 @@ static int report(struct kvm_cpu *c, const char *what, uint64_t detail)
     return 1 + ENGINE_EXIT_ERROR;
 }
 
+// The kernel's emulator does not know an instruction: ours does.
+static int interpret_one(struct kvm_cpu *c)
+{
+    struct vcpu *v = c->vcpu;
+    kvm_slots_log_sync(v->set->engine_state); // what the guest wrote to code that we decoded
+    interpret_flush_tlb(v);
+    if (!kvm_state_get(c))
+        return 1 + ENGINE_EXIT_ERROR;
+    enum engine_exit exit = interpret_run(v, 1);
+    if (!kvm_state_put(c))
+        return 1 + ENGINE_EXIT_ERROR;
+    return exit == ENGINE_EXIT_ATTENTION ? KVM_GO_ON : 1 + (int)exit;
+}
+
 static int exit_internal(struct kvm_cpu *c)
 {
     static const char *const names[] = {"", "an instruction could not be emulated", "simultaneous exceptions",
                                         "an exit during event delivery", "an unexpected exit"};
     unsigned n = c->run->internal.suberror;
+    if (n == KVM_INTERNAL_ERROR_EMULATION)
+        return interpret_one(c);
     return report(c, n < G_N_ELEMENTS(names) ? names[n] : "internal error", n);
 }
 
