@@ -19,6 +19,8 @@ enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 #define BASE_ENABLE BIT(11)
 #define SVR_ENABLE  BIT(8)
 
+#define PERIOD_MIN 20000 // ns between two interrupts of the periodic timer, whatever the guest asks for
+
 #define ERROR_SEND_VECTOR    BIT(5)
 #define ERROR_RECEIVE_VECTOR BIT(6)
 #define ERROR_REGISTER       BIT(7)
@@ -271,7 +273,7 @@ static void timer_fired(void *opaque)
         int64_t period = (int64_t)l->initial_count * divisor(l), now = guest_now(l);
         int64_t periods = MAX(1, (now - l->timer_start) / period);
         l->timer_start += periods * period;
-        timer_arm(&l->timer, l->timer_start + period);
+        timer_arm(&l->timer, MAX(l->timer_start + period, now + PERIOD_MIN));
     }
     g_mutex_unlock(&l->lock);
 }

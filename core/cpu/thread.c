@@ -42,7 +42,6 @@ static void finish_work(struct vcpu_work *work)
 
 static void drain_locked(struct vcpu_thread *t)
 {
-    atomic_fetch_and(&t->vcpu->attention, ~(uint32_t)ATTENTION_FLUSH);
     for (struct vcpu_work *work; (work = g_queue_pop_head(&t->work));) {
         work->fn(t->vcpu, work->opaque);
         finish_work(work);
@@ -56,6 +55,8 @@ void vcpu_run_queued(struct vcpu *vcpu)
     if (!t)
         return;
     g_mutex_lock(&t->lock);
+    // Cleared only here, where the engine asks: it has work of its own behind this bit (writes to code).
+    atomic_fetch_and(&vcpu->attention, ~(uint32_t)ATTENTION_FLUSH);
     drain_locked(t);
     if (atomic_load(&set->exclusive)) {
         t->inside = false;

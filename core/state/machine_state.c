@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "core/state/machine_state.h"
+#include "core/cpu/arch.h"
 #include "core/cpu/lapic.h"
 #include "core/machine/drive.h"
 #include "core/state/fields.h"
@@ -314,8 +315,7 @@ bool machine_state_load(struct machine *machine, const void *data, size_t length
     for (unsigned i = 0; machine->cpus && i < machine->cpus->count; i++) {
         struct vcpu *vcpu = machine->cpus->vcpu[i];
         lapic_loaded(vcpu->lapic);
-        if (vcpu->engine && vcpu->engine->flush_tlb)
-            vcpu->engine->flush_tlb(vcpu);
+        vcpu_flush_tlb(vcpu);
     }
     return machine_state_loaded(machine, error);
 }

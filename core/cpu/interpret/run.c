@@ -335,6 +335,8 @@ static enum engine_exit engine_run(struct vcpu *v)
     struct interpreter *n = v->interpreter;
     n->exit = 0;
     n->link_from = NULL;
+    if (atomic_load(&n->queue_filled)) // written while parked
+        cache_drain_queue(n);
     flags_in(v);
     while (!n->exit) {
         cache_bury(n);

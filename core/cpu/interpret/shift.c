@@ -244,12 +244,13 @@ static bool source(struct vcpu *v, const struct insn *i, u64 *value)
     return true;
 }
 
-// SF, ZF, PF after a multiplication are undefined; hardware sets SF and PF from the low half and clears ZF and AF.
-static void multiply_flags(struct vcpu *v, u64 low, unsigned bits, bool overflow)
+// SF, ZF, PF after a multiplication are undefined; hardware sets SF and PF from the low half and clears ZF and AF. A
+// result of 0 becomes one with the same sign and parity that is not 0.
+static inline void multiply_flags(struct vcpu *v, u64 low, unsigned bits, bool overflow)
 {
-    flags_logic(v, low, bits);
-    u64 f = flags_get(v) & ~(u64)(FLAG_ZF | FLAG_AF | FLAG_CF | FLAG_OF);
-    flags_set(v, f | (overflow ? FLAG_CF | FLAG_OF : 0));
+    u64 result = (u64)((s64)(low << (64 - bits)) >> (64 - bits));
+    v->flags_result = result ? result : 0x10000;
+    v->flags_aux = overflow ? BIT(63) : 0; // CF = OF: bit 62, their difference, is 0
 }
 
 static void store_product(struct vcpu *v, unsigned size, u64 low, u64 high)
@@ -312,8 +313,32 @@ static const struct insn *imul3(struct vcpu *v, const struct insn *i)
     u64 b;
     return source(v, i, &b) ? imul_into(v, i, b, i->imm) : NULL;
 }
+// The common sizes from registers, without the generic operand paths.
+#define DEFINE_IMUL(N, S, WIDE)                                                                                        \
+    static const struct insn *imul##N##_rr(struct vcpu *v, const struct insn *i)                                       \
+    {                                                                                                                  \
+        WIDE product = (WIDE)(S)slot_u##N(v, i->reg_offset) * (S)slot_u##N(v, i->rm_offset);                           \
+        slot_set_u##N(v, i->reg_offset, (u##N)product);                                                                \
+        multiply_flags(v, (u##N)product, N, product != (S)product);                                                    \
+        return i + 1;                                                                                                  \
+    }                                                                                                                  \
+    static const struct insn *imul##N##_rri(struct vcpu *v, const struct insn *i)                                      \
+    {                                                                                                                  \
+        WIDE product = (WIDE)(S)slot_u##N(v, i->rm_offset) * (S)i->imm;                                                \
+        slot_set_u##N(v, i->reg_offset, (u##N)product);                                                                \
+        multiply_flags(v, (u##N)product, N, product != (S)product);                                                    \
+        return i + 1;                                                                                                  \
+    }
+DEFINE_IMUL(32, s32, s64)
+DEFINE_IMUL(64, s64, __int128)
+
 static insn_handler *bind_imul(struct vcpu *v, const struct decoded *d, struct insn *i)
 {
+    bool three = i->opcode == 0x69 || i->opcode == 0x6b;
+    if (!i->is_memory && (three || i->opcode == 0xaf) && i->operand_size == 4)
+        return three ? imul32_rri : imul32_rr;
+    if (!i->is_memory && (three || i->opcode == 0xaf) && i->operand_size == 8)
+        return three ? imul64_rri : imul64_rr;
     return i->opcode == 0xaf ? imul2 : i->opcode == 0x69 || i->opcode == 0x6b ? imul3 : imul;
 }
 
