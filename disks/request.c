@@ -289,6 +289,13 @@ static bool submit_mapped(struct disk *disk, struct disk_request *request)
     return true;
 }
 
+// Is it quicker done here? What has to wait for a real disk (direct I/O, copies from a base) goes to others.
+static bool is_inline(struct disk *disk, const struct disk_request *request)
+{
+    return disk->flags & DISK_OPEN_INLINE && request->op == DISK_WRITE && !(request->flags & DISK_FUA) &&
+           request->length <= MiB && disk->file->direct_fd < 0 && !disk->backing && !disk->read_only;
+}
+
 static bool is_valid(struct disk *disk, const struct disk_request *request)
 {
     if (request->op == DISK_FLUSH)
@@ -316,6 +323,8 @@ void disk_submit(struct disk *disk, struct disk_request *request)
         finish(disk, request, -EINVAL);
     else if (request->op != DISK_FLUSH && request->length == 0)
         finish(disk, request, 0);
+    else if (is_inline(disk, request))
+        finish(disk, request, disk_run(disk, request));
     else if (!may_go_straight(disk, request) || !submit_mapped(disk, request))
         submit_blocking(disk, request);
 }

@@ -49,30 +49,40 @@ static int write_chunk(struct copy *c, uint64_t offset, uint64_t length)
     return 0;
 }
 
+// What to do from AT on, which is a multiple of the target's clusters: how much to skip because it is zero, or 0.
+static int zeroes_at(struct copy *c, uint64_t at, uint64_t *skip)
+{
+    struct disk_extent extent;
+    uint64_t size = c->from->size, end = at;
+    *skip = 0;
+    while (end < size) {
+        int rc = disk_extent_at(c->from, end, size - end, &extent);
+        if (rc)
+            return rc;
+        if (extent.data)
+            break;
+        end += extent.length;
+    }
+    *skip = (end == size ? end : ALIGN_DOWN(end, c->unit)) - at;
+    return 0;
+}
+
 static bool copy_all(struct copy *c, struct job *job, GError **error)
 {
-    uint64_t size = c->from->size;
-    for (uint64_t at = 0; at < size;) {
-        struct disk_extent extent;
+    uint64_t size = c->from->size, step;
+    for (uint64_t at = 0; at < size; at += step) {
         if (job_check_cancelled(job, error))
             return false;
-        int rc = disk_extent_at(c->from, at, size - at, &extent);
+        int rc = zeroes_at(c, at, &step);
+        if (!rc && !step) {
+            step = MIN(CHUNK - at % CHUNK, size - at); // whole chunks, which are whole clusters
+            rc = disk_read(c->from, at, c->buffer, step);
+            if (!rc && (rc = write_chunk(c, at, step)))
+                return io_error(error, rc, "write", c->to->path);
+        }
         if (rc)
             return io_error(error, rc, "read", c->from->path);
-        uint64_t step = extent.length;
-        if (extent.data) {
-            // Whole chunks, aligned to the target's clusters.
-            step = MIN(CHUNK - at % CHUNK, size - at);
-            rc = disk_read(c->from, at, c->buffer, step);
-            if (rc)
-                return io_error(error, rc, "read", c->from->path);
-            rc = write_chunk(c, at, step);
-        } else if (extent.length > CHUNK)
-            step = ALIGN_DOWN(at + step, CHUNK) > at ? ALIGN_DOWN(at + step, CHUNK) - at : step;
-        if (rc)
-            return io_error(error, rc, "write", c->to->path);
-        at += step;
-        job_set_progress(job, at, size);
+        job_set_progress(job, at + step, size);
     }
     return true;
 }

@@ -47,17 +47,20 @@ for cache in cached direct; do
 done
 
 printf '\n%-30s %12s %12s %7s\n' 'allocating writes (qcow2)' qemu-img cloche ratio
-for case in '65536 1 4000' '65536 32 4000' '4096 1 20000' '4096 32 20000'; do
+# BLOCK STEP DEPTH COUNT CACHE: with a step of 64 KiB each write needs a new cluster.
+for case in '65536 65536 1 8000 writeback' '65536 65536 32 8000 writeback' '4096 65536 1 40000 writeback' \
+    '4096 65536 32 40000 writeback' '4096 4096 32 40000 writeback' '65536 65536 32 4000 none' '4096 65536 32 8000 none'; do
     set -- $case
+    order=stride
+    [ "$1" = "$2" ] && order=seq
+    cache=cached
+    [ "$5" = none ] && cache=direct
     "$disk" create -q --force "$work/a" 4G
-    t0=$(date +%s.%N)
-    qemu-img bench -q -w -f qcow2 -t writeback -s "$1" -d "$2" -c "$3" --flush-interval=0 "$work/a" >/dev/null 2>&1 ||
-        qemu-img bench -q -w -f qcow2 -t writeback -s "$1" -d "$2" -c "$3" "$work/a" >/dev/null
-    t1=$(date +%s.%N)
-    theirs=$(python3 -c "print(round($3/($t1-$t0)))")
+    theirs=$(qemu-img bench -w -f qcow2 -t "$5" -s "$1" -S "$2" -d "$3" -c "$4" "$work/a" |
+        python3 -c "import re,sys; print(round($4 / float(re.search('in ([0-9.]+) seconds', sys.stdin.read()).group(1))))")
     "$disk" create -q --force "$work/a" 4G
-    ours=$(ops "$work/a" qcow2 allocate seq "$1" "$2" "$3" cached)
-    printf '%-30s %12s %12s %7s\n' "block $1 depth $2" "$theirs" "$ours" "$(ratio "$ours" "$theirs")"
+    ours=$(ops "$work/a" qcow2 allocate $order "$1" "$3" "$4" $cache)
+    printf '%-30s %12s %12s %7s\n' "$1 step $2 depth $3 $cache" "$theirs" "$ours" "$(ratio "$ours" "$theirs")"
 done
 
 "$disk" create -q "$work/chain0" 1T

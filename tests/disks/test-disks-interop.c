@@ -3,6 +3,8 @@
 // into a plain file; and every option with which qemu-img makes images, read.
 #include "disks/check.h"
 #include "disks/create.h"
+#include "disks/info.h"
+#include "disks/tools.h"
 #include "tests/disks/workload.h"
 
 #include <check.h>
@@ -155,6 +157,182 @@ START_TEST(random_operations)
 }
 END_TEST
 
+// ---- Everything that qemu-img makes, read ----
+static const char *const made_by_qemu[] = {
+    "-O qcow2 -o compat=0.10", "-O qcow2 -o cluster_size=512", "-O qcow2 -o cluster_size=1k", "-O qcow2 -o cluster_size=4k",
+    "-O qcow2 -o cluster_size=32k", "-O qcow2 -o cluster_size=256k", "-O qcow2 -o cluster_size=2M",
+    "-O qcow2 -o refcount_bits=1", "-O qcow2 -o refcount_bits=2", "-O qcow2 -o refcount_bits=4", "-O qcow2 -o refcount_bits=8",
+    "-O qcow2 -o refcount_bits=32", "-O qcow2 -o refcount_bits=64", "-O qcow2 -o lazy_refcounts=on", "-O qcow2 -o nocow=on",
+    "-O qcow2 -o extended_l2=on", "-O qcow2 -o extended_l2=on,cluster_size=16k", "-O qcow2 -o extended_l2=on,cluster_size=2M",
+    "-O qcow2 -o preallocation=metadata", "-O qcow2 -o preallocation=falloc", "-O qcow2 -o preallocation=full",
+    "-c -O qcow2", "-c -O qcow2 -o cluster_size=512", "-c -O qcow2 -o compression_type=zstd",
+    "-c -O qcow2 -o compression_type=zstd,cluster_size=2M", "-c -O qcow2 -o compat=0.10,cluster_size=4k",
+    "-c -O qcow2 -o extended_l2=on", "-O qcow2 -o extent_size_hint=1M",
+    "-O vmdk", "-O vmdk -o subformat=monolithicFlat", "-O vmdk -o subformat=twoGbMaxExtentSparse",
+    "-O vmdk -o subformat=twoGbMaxExtentFlat", "-O vmdk -o subformat=streamOptimized", "-O vmdk -o zeroed_grain=on",
+    "-O vmdk -o compat6=on", "-O vmdk -o adapter_type=lsilogic", "-O vmdk -o hwversion=7",
+    "-O vdi", "-O vdi -o static=on", 
+    "-O vpc -o force_size=on", "-O vpc -o subformat=fixed,force_size=on", "-O vpc",
+    "-O raw", "-O raw -o preallocation=full",
+};
+
+START_TEST(read_what_qemu_made)
+{
+    g_autofree char *source = path_of("source.raw"), *image = path_of("made.vmdk"), *back = path_of("back.raw");
+    if (_i == 0 || !g_file_test(source, G_FILE_TEST_EXISTS)) {
+        struct disk_create_options raw = {.format = "raw", .size = 16 * MiB};
+        ck_assert(disk_create(source, &raw, NULL));
+        struct disk *disk = disk_open(source, "raw", 0, NULL);
+        GRand *random = g_rand_new_with_seed(3);
+        g_autofree uint8_t *data = g_malloc(64 * KiB);
+        for (unsigned i = 0; i < 40; i++) {
+            for (unsigned j = 0; j < 64 * KiB; j++)
+                data[j] = i % 3 ? i : g_rand_int(random);
+            ck_assert_int_eq(disk_write(disk, g_rand_int(random) % (16 * MiB / 512 - 128) * 512, data, 64 * KiB), 0);
+        }
+        g_rand_free(random);
+        disk_close(disk);
+    }
+    ck_assert_int_eq(run_command(true, "qemu-img convert -f raw %s %s %s", made_by_qemu[_i], source, image), 0);
+    const char *format = strstr(made_by_qemu[_i], "-O raw") ? "raw" : NULL;
+    struct disk_convert_options options = {.source_format = format, .target.format = "raw", .target.force = true};
+    GError *error = NULL;
+    ck_assert_msg(disk_convert(image, back, &options, NULL, &error), "%s: %s", made_by_qemu[_i],
+                  error ? error->message : "");
+    ck_assert_msg(run_command(true, "qemu-img compare -f raw -F raw %s %s", source, back) == 0, "%s", made_by_qemu[_i]);
+    // A variant that is not written is opened read-only and says so; the others are writable.
+    struct disk *disk = disk_open(image, format, 0, &error);
+    ck_assert_msg(disk, "%s", error ? error->message : "");
+    bool reads_only = strstr(made_by_qemu[_i], "twoGb") || strstr(made_by_qemu[_i], "streamOptimized");
+    ck_assert_int_eq(disk_read_only(disk), reads_only);
+    ck_assert_int_eq(disk_read_only_reason(disk) != NULL, reads_only);
+    disk_close(disk);
+}
+END_TEST
+
+// What we make in each format and variant, qemu-img reads.
+START_TEST(convert_to_every_format)
+{
+    static const struct { const char *qemu; struct disk_create_options options; bool compress; } targets[] = {
+        {"raw", {.format = "raw"}, false}, {"qcow2", {.format = "qcow2"}, false},
+        {"qcow2", {.format = "qcow2", .version = 2, .cluster_size = 512}, true},
+        {"qcow2", {.format = "qcow2"}, true}, {"qcow2", {.format = "qcow2", .compression = DISK_COMPRESS_ZSTD}, true},
+        {"qcow2", {.format = "qcow2", .extended_l2 = true}, false},
+        {"qcow2", {.format = "qcow2", .cluster_size = 2 * MiB, .refcount_bits = 1}, true},
+        {"vmdk", {.format = "vmdk"}, false}, {"vmdk", {.format = "vmdk", .preallocate = true}, false},
+        {"vdi", {.format = "vdi"}, false}, {"vdi", {.format = "vdi", .preallocate = true}, false},
+        {"vpc", {.format = "vhd"}, false}, {"vpc", {.format = "vhd", .preallocate = true}, false},
+    };
+    g_autofree char *source = path_of("source.qcow2"), *mirror = path_of("m"), *target = path_of("target.vmdk");
+    struct disk_create_options options = {.size = 10 * MiB + 512};
+    struct workload w;
+    ck_assert(disk_create(source, &options, NULL));
+    struct disk *disk = disk_open(source, NULL, 0, NULL);
+    workload_start(&w, disk, mirror, 12 * MiB, 5);
+    workload_run(&w, 300);
+    workload_end(&w);
+    disk_close(disk);
+    for (unsigned i = 0; i < G_N_ELEMENTS(targets); i++) {
+        GError *error = NULL;
+        struct disk_convert_options convert = {.target = targets[i].options, .compress = targets[i].compress};
+        ck_assert_msg(disk_convert(source, target, &convert, NULL, &error), "%u: %s", i, error ? error->message : "");
+        ck_assert_msg(run_command(true, "qemu-img compare -f %s -F raw %s %s", targets[i].qemu, target, mirror) == 0, "%u", i);
+        if (!targets[i].options.preallocate && strcmp(targets[i].qemu, "raw") && strcmp(targets[i].qemu, "vpc"))
+            ck_assert_int_eq(run_command(true, "qemu-img check -f %s %s", targets[i].qemu, target), 0);
+        g_autofree char *flat = path_of("target-flat.vmdk");
+        g_unlink(flat);
+        g_unlink(target);
+    }
+}
+END_TEST
+
+static void refused(const char *path, const char *word)
+{
+    GError *error = NULL;
+    ck_assert_ptr_null(disk_open(path, NULL, DISK_OPEN_READ_ONLY, &error));
+    ck_assert(g_error_matches(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED));
+    ck_assert_msg(strstr(error->message, word) != NULL, "%s", error->message);
+    g_error_free(error);
+}
+
+START_TEST(refused_by_name)
+{
+    g_autofree char *a = path_of("aes"), *l = path_of("luks"), *d = path_of("external"), *f = path_of("external.data");
+    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
+                                       "-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 %s 1M", l), 0);
+    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
+                                       "-o encrypt.format=aes,encrypt.key-secret=s %s 1M", a), 0);
+    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 -o data_file=%s %s 1M", f, d), 0);
+    refused(l, "encrypted");
+    refused(a, "encrypted");
+    refused(d, "external data file");
+}
+END_TEST
+
+// Internal snapshots: listed, readable, untouched by later writes.
+START_TEST(internal_snapshots)
+{
+    g_autofree char *path = path_of("snap.qcow2"), *one = path_of("one.raw"), *two = path_of("two.raw"), *mirror = path_of("m");
+    g_autofree char *out = path_of("out.raw");
+    struct workload w;
+    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 -o cluster_size=4k %s 8M", path), 0);
+    struct disk *disk = disk_open(path, NULL, 0, NULL);
+    workload_start(&w, disk, mirror, 8 * MiB, 1);
+    for (unsigned round = 0; round < 3; round++) {
+        workload_run(&w, 400);
+        disk_close(disk);
+        if (round < 2) {
+            ck_assert_int_eq(run_command(true, "qemu-img snapshot -c snap%u %s", round, path), 0);
+            ck_assert_int_eq(run_command(true, "cp %s %s", mirror, round ? two : one), 0);
+        }
+        w.disk = disk = disk_open(path, NULL, 0, NULL);
+        ck_assert_ptr_nonnull(disk);
+        workload_compare(&w);
+    }
+    workload_end(&w);
+    disk_close(disk);
+    struct disk_info *info = disk_info(path, NULL, NULL);
+    ck_assert_uint_eq(info->snapshot_count, 2);
+    ck_assert_str_eq(info->snapshots[1].name, "snap1");
+    disk_info_free(info);
+    for (unsigned round = 0; round < 2; round++) {
+        g_autofree char *name = g_strdup_printf("snap%u", round);
+        struct disk_convert_options options = {.source_snapshot = name, .target = {.format = "raw", .force = true}};
+        GError *error = NULL;
+        ck_assert_msg(disk_convert(path, out, &options, NULL, &error), "%s", error ? error->message : "");
+        ck_assert_int_eq(run_command(true, "qemu-img compare -f raw -F raw %s %s", out, round ? two : one), 0);
+    }
+    ck_assert_int_eq(run_command(true, "qemu-img check %s", path), 0);
+    struct disk_check_result result = {0};
+    ck_assert(disk_check(path, NULL, false, &result, NULL, NULL));
+    ck_assert(!result.corruptions && !result.leaks);
+    disk_check_clear(&result);
+}
+END_TEST
+
+// qemu-io is aborted while it works with lazy refcounts: the image is dirty, and opening it for writing repairs it.
+START_TEST(dirty_bit)
+{
+    g_autofree char *path = path_of("lazy.qcow2");
+    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 -o lazy_refcounts=on %s 16M", path), 0);
+    run_command(false, "qemu-io -c 'write -P 3 0 5M' -c flush -c abort %s", path);
+    struct disk_info *info = disk_info(path, NULL, NULL);
+    ck_assert(info->dirty);
+    disk_info_free(info);
+    struct disk *disk = disk_open(path, NULL, 0, NULL);
+    ck_assert_ptr_nonnull(disk);
+    uint8_t data[512];
+    ck_assert_int_eq(disk_read(disk, 5 * MiB - 512, data, 512), 0);
+    ck_assert_int_eq(data[511], 3);
+    ck_assert_int_eq(disk_write(disk, 8 * MiB, data, 512), 0);
+    disk_close(disk);
+    ck_assert_int_eq(run_command(true, "qemu-img check %s", path), 0);
+    info = disk_info(path, NULL, NULL);
+    ck_assert(!info->dirty);
+    disk_info_free(info);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("disks-interop");
@@ -162,6 +340,11 @@ static Suite *suite(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_set_timeout(c, 120);
     tcase_add_loop_test(c, random_operations, 0, G_N_ELEMENTS(variants));
+    tcase_add_loop_test(c, read_what_qemu_made, 0, G_N_ELEMENTS(made_by_qemu));
+    tcase_add_test(c, convert_to_every_format);
+    tcase_add_test(c, refused_by_name);
+    tcase_add_test(c, internal_snapshots);
+    tcase_add_test(c, dirty_bit);
     suite_add_tcase(s, c);
     return s;
 }
