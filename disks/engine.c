@@ -21,6 +21,20 @@ struct engine {
     _Atomic(struct uring *) ring;
 };
 
+static struct uring *ring_of(struct engine *engine)
+{
+    struct uring *ring = engine->ring;
+    if (ring || !engine->use_uring)
+        return ring;
+    pthread_mutex_lock(&engine->lock);
+    if (!engine->ring && engine->use_uring) {
+        engine->ring = uring_new(engine, engine->polled);
+        engine->use_uring = engine->ring != NULL;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return engine->ring;
+}
+
 struct engine *engine_new(bool use_uring, bool polled)
 {
     struct engine *engine = g_new0(struct engine, 1);
@@ -30,6 +44,8 @@ struct engine *engine_new(bool use_uring, bool polled)
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->more, NULL);
     pthread_cond_init(&engine->finished, NULL);
+    if (polled) // wakes go to the ring from the first one on
+        ring_of(engine);
     return engine;
 }
 
@@ -112,20 +128,6 @@ static void run_blocking(struct work *work)
     int rc = io->write ? file_writev(io->file, io->offset, io->iov, io->iov_count)
                        : file_readv(io->file, io->offset, io->iov, io->iov_count);
     io->done(io, rc);
-}
-
-static struct uring *ring_of(struct engine *engine)
-{
-    struct uring *ring = engine->ring;
-    if (ring || !engine->use_uring)
-        return ring;
-    pthread_mutex_lock(&engine->lock);
-    if (!engine->ring && engine->use_uring) {
-        engine->ring = uring_new(engine, engine->polled);
-        engine->use_uring = engine->ring != NULL;
-    }
-    pthread_mutex_unlock(&engine->lock);
-    return engine->ring;
 }
 
 void engine_submit(struct engine *engine, struct io *io)

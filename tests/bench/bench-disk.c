@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Measures the disk library by its public interface, for bench-disk.sh.
 //   bench-disk FILE FORMAT read|write seq|random BLOCK DEPTH SECONDS direct|cached  prints operations a second
-//   bench-disk FILE FORMAT allocate seq|random|stride BLOCK DEPTH COUNT direct|cached      the same over COUNT writes and a
-//   flush bench-disk open FILE                                                            prints milliseconds and KiB
+//   bench-disk FILE FORMAT allocate seq|random|stride BLOCK DEPTH COUNT direct|cached      the same over COUNT writes
+//   and a flush bench-disk open FILE                                                            prints milliseconds and
+//   KiB
 #include "disks/disk.h"
 
 #include <stdio.h>

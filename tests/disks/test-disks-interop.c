@@ -159,21 +159,50 @@ END_TEST
 
 // ---- Everything that qemu-img makes, read ----
 static const char *const made_by_qemu[] = {
-    "-O qcow2 -o compat=0.10", "-O qcow2 -o cluster_size=512", "-O qcow2 -o cluster_size=1k", "-O qcow2 -o cluster_size=4k",
-    "-O qcow2 -o cluster_size=32k", "-O qcow2 -o cluster_size=256k", "-O qcow2 -o cluster_size=2M",
-    "-O qcow2 -o refcount_bits=1", "-O qcow2 -o refcount_bits=2", "-O qcow2 -o refcount_bits=4", "-O qcow2 -o refcount_bits=8",
-    "-O qcow2 -o refcount_bits=32", "-O qcow2 -o refcount_bits=64", "-O qcow2 -o lazy_refcounts=on", "-O qcow2 -o nocow=on",
-    "-O qcow2 -o extended_l2=on", "-O qcow2 -o extended_l2=on,cluster_size=16k", "-O qcow2 -o extended_l2=on,cluster_size=2M",
-    "-O qcow2 -o preallocation=metadata", "-O qcow2 -o preallocation=falloc", "-O qcow2 -o preallocation=full",
-    "-c -O qcow2", "-c -O qcow2 -o cluster_size=512", "-c -O qcow2 -o compression_type=zstd",
-    "-c -O qcow2 -o compression_type=zstd,cluster_size=2M", "-c -O qcow2 -o compat=0.10,cluster_size=4k",
-    "-c -O qcow2 -o extended_l2=on", "-O qcow2 -o extent_size_hint=1M",
-    "-O vmdk", "-O vmdk -o subformat=monolithicFlat", "-O vmdk -o subformat=twoGbMaxExtentSparse",
-    "-O vmdk -o subformat=twoGbMaxExtentFlat", "-O vmdk -o subformat=streamOptimized", "-O vmdk -o zeroed_grain=on",
-    "-O vmdk -o compat6=on", "-O vmdk -o adapter_type=lsilogic", "-O vmdk -o hwversion=7",
-    "-O vdi", "-O vdi -o static=on", 
-    "-O vpc -o force_size=on", "-O vpc -o subformat=fixed,force_size=on", "-O vpc",
-    "-O raw", "-O raw -o preallocation=full",
+    "-O qcow2 -o compat=0.10",
+    "-O qcow2 -o cluster_size=512",
+    "-O qcow2 -o cluster_size=1k",
+    "-O qcow2 -o cluster_size=4k",
+    "-O qcow2 -o cluster_size=32k",
+    "-O qcow2 -o cluster_size=256k",
+    "-O qcow2 -o cluster_size=2M",
+    "-O qcow2 -o refcount_bits=1",
+    "-O qcow2 -o refcount_bits=2",
+    "-O qcow2 -o refcount_bits=4",
+    "-O qcow2 -o refcount_bits=8",
+    "-O qcow2 -o refcount_bits=32",
+    "-O qcow2 -o refcount_bits=64",
+    "-O qcow2 -o lazy_refcounts=on",
+    "-O qcow2 -o nocow=on",
+    "-O qcow2 -o extended_l2=on",
+    "-O qcow2 -o extended_l2=on,cluster_size=16k",
+    "-O qcow2 -o extended_l2=on,cluster_size=2M",
+    "-O qcow2 -o preallocation=metadata",
+    "-O qcow2 -o preallocation=falloc",
+    "-O qcow2 -o preallocation=full",
+    "-c -O qcow2",
+    "-c -O qcow2 -o cluster_size=512",
+    "-c -O qcow2 -o compression_type=zstd",
+    "-c -O qcow2 -o compression_type=zstd,cluster_size=2M",
+    "-c -O qcow2 -o compat=0.10,cluster_size=4k",
+    "-c -O qcow2 -o extended_l2=on",
+    "-O qcow2 -o extent_size_hint=1M",
+    "-O vmdk",
+    "-O vmdk -o subformat=monolithicFlat",
+    "-O vmdk -o subformat=twoGbMaxExtentSparse",
+    "-O vmdk -o subformat=twoGbMaxExtentFlat",
+    "-O vmdk -o subformat=streamOptimized",
+    "-O vmdk -o zeroed_grain=on",
+    "-O vmdk -o compat6=on",
+    "-O vmdk -o adapter_type=lsilogic",
+    "-O vmdk -o hwversion=7",
+    "-O vdi",
+    "-O vdi -o static=on",
+    "-O vpc -o force_size=on",
+    "-O vpc -o subformat=fixed,force_size=on",
+    "-O vpc",
+    "-O raw",
+    "-O raw -o preallocation=full",
 };
 
 START_TEST(read_what_qemu_made)
@@ -213,15 +242,24 @@ END_TEST
 // What we make in each format and variant, qemu-img reads.
 START_TEST(convert_to_every_format)
 {
-    static const struct { const char *qemu; struct disk_create_options options; bool compress; } targets[] = {
-        {"raw", {.format = "raw"}, false}, {"qcow2", {.format = "qcow2"}, false},
+    static const struct {
+        const char *qemu;
+        struct disk_create_options options;
+        bool compress;
+    } targets[] = {
+        {"raw", {.format = "raw"}, false},
+        {"qcow2", {.format = "qcow2"}, false},
         {"qcow2", {.format = "qcow2", .version = 2, .cluster_size = 512}, true},
-        {"qcow2", {.format = "qcow2"}, true}, {"qcow2", {.format = "qcow2", .compression = DISK_COMPRESS_ZSTD}, true},
+        {"qcow2", {.format = "qcow2"}, true},
+        {"qcow2", {.format = "qcow2", .compression = DISK_COMPRESS_ZSTD}, true},
         {"qcow2", {.format = "qcow2", .extended_l2 = true}, false},
         {"qcow2", {.format = "qcow2", .cluster_size = 2 * MiB, .refcount_bits = 1}, true},
-        {"vmdk", {.format = "vmdk"}, false}, {"vmdk", {.format = "vmdk", .preallocate = true}, false},
-        {"vdi", {.format = "vdi"}, false}, {"vdi", {.format = "vdi", .preallocate = true}, false},
-        {"vpc", {.format = "vhd"}, false}, {"vpc", {.format = "vhd", .preallocate = true}, false},
+        {"vmdk", {.format = "vmdk"}, false},
+        {"vmdk", {.format = "vmdk", .preallocate = true}, false},
+        {"vdi", {.format = "vdi"}, false},
+        {"vdi", {.format = "vdi", .preallocate = true}, false},
+        {"vpc", {.format = "vhd"}, false},
+        {"vpc", {.format = "vhd", .preallocate = true}, false},
     };
     g_autofree char *source = path_of("source.qcow2"), *mirror = path_of("m"), *target = path_of("target.vmdk");
     struct disk_create_options options = {.size = 10 * MiB + 512};
@@ -236,7 +274,8 @@ START_TEST(convert_to_every_format)
         GError *error = NULL;
         struct disk_convert_options convert = {.target = targets[i].options, .compress = targets[i].compress};
         ck_assert_msg(disk_convert(source, target, &convert, NULL, &error), "%u: %s", i, error ? error->message : "");
-        ck_assert_msg(run_command(true, "qemu-img compare -f %s -F raw %s %s", targets[i].qemu, target, mirror) == 0, "%u", i);
+        ck_assert_msg(run_command(true, "qemu-img compare -f %s -F raw %s %s", targets[i].qemu, target, mirror) == 0,
+                      "%u", i);
         if (!targets[i].options.preallocate && strcmp(targets[i].qemu, "raw") && strcmp(targets[i].qemu, "vpc"))
             ck_assert_int_eq(run_command(true, "qemu-img check -f %s %s", targets[i].qemu, target), 0);
         g_autofree char *flat = path_of("target-flat.vmdk");
@@ -258,10 +297,16 @@ static void refused(const char *path, const char *word)
 START_TEST(refused_by_name)
 {
     g_autofree char *a = path_of("aes"), *l = path_of("luks"), *d = path_of("external"), *f = path_of("external.data");
-    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
-                                       "-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 %s 1M", l), 0);
-    ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
-                                       "-o encrypt.format=aes,encrypt.key-secret=s %s 1M", a), 0);
+    ck_assert_int_eq(run_command(true,
+                                 "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
+                                 "-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 %s 1M",
+                                 l),
+                     0);
+    ck_assert_int_eq(run_command(true,
+                                 "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
+                                 "-o encrypt.format=aes,encrypt.key-secret=s %s 1M",
+                                 a),
+                     0);
     ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 -o data_file=%s %s 1M", f, d), 0);
     refused(l, "encrypted");
     refused(a, "encrypted");
@@ -272,7 +317,8 @@ END_TEST
 // Internal snapshots: listed, readable, untouched by later writes.
 START_TEST(internal_snapshots)
 {
-    g_autofree char *path = path_of("snap.qcow2"), *one = path_of("one.raw"), *two = path_of("two.raw"), *mirror = path_of("m");
+    g_autofree char *path = path_of("snap.qcow2"), *one = path_of("one.raw"), *two = path_of("two.raw"),
+                    *mirror = path_of("m");
     g_autofree char *out = path_of("out.raw");
     struct workload w;
     ck_assert_int_eq(run_command(true, "qemu-img create -q -f qcow2 -o cluster_size=4k %s 8M", path), 0);
