@@ -349,6 +349,17 @@ static JsonNode *check_state(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+// State and memory of a standing machine into a folder that exists: for `cloche-vm --load-state`.
+static JsonNode *write_state(struct qmp_call *call, GError **error)
+{
+    struct machine *machine = call_machine(call);
+    bool ran = machine_state_park(machine);
+    machine_state_write_folder(machine, qmp_string(call, "folder"), NULL, error);
+    machine_state_unpark(machine, ran);
+    return NULL;
+}
+
+static const struct qmp_argument folder_arguments[] = {QMP_NEED("folder", QMP_STRING), QMP_END};
 static const struct qmp_argument save_arguments[] = {
     QMP_NEED("job-id", QMP_STRING), QMP_NEED("tag", QMP_STRING),          QMP_MAY("vmstate", QMP_STRING),
     QMP_MAY("devices", QMP_ARRAY),  QMP_MAY("x-cloche-note", QMP_STRING), QMP_END};
@@ -360,6 +371,8 @@ const struct qmp_command control_snapshot_commands[] = {
     QMP_REQUEST("snapshot-save", snapshot_save, save_arguments, MACHINE_REQUEST_SNAPSHOT,
                 "Takes a snapshot of memory, devices and all writable disks; the guest runs on."),
     QMP_REQUEST("snapshot-load", snapshot_load, tag_arguments, QMP_ANY_STATE, "Goes back to a snapshot."),
+    QMP_REQUEST("x-cloche-write-state", write_state, folder_arguments, MACHINE_REQUEST_SAVE,
+                "Writes state and memory into a folder, for `cloche-vm --load-state`."),
     QMP_REQUEST("x-cloche-check-state", check_state, NULL, MACHINE_REQUEST_SAVE,
                 "Saves, resets and loads all devices and processors in place; a test of every device's state."),
     QMP_REQUEST("snapshot-delete", snapshot_delete_command, tag_arguments, QMP_ANY_STATE, "Deletes a snapshot."),
