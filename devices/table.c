@@ -23,7 +23,8 @@
     row(direct_boot)
 
 #define CHAR(row) \
-    row(serial)
+    row(serial) \
+    row(pci_serial)
 
 #define INPUT(row) \
     row(i8042) \
@@ -39,7 +40,8 @@
     row(floppy) \
     row(piix3_ide) \
     row(virtio_blk) \
-    row(virtio_rng)
+    row(virtio_rng) \
+    row(virtio_console)
 
 #define NET(row) \
     row(virtio_net) \

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The 16550A UART (National Semiconductor PC16550D data sheet). Bytes leave at once, whatever the baud rate; the
 // transmitter is busy only while the back end's buffer is full, so nothing is lost.
+#include "devices/char/serial.h"
+
 #include "core/machine/machine.h"
 #include "devices/char/backend.h"
 
@@ -38,6 +40,7 @@ enum { DATA, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCRATCH };
 struct serial {
     struct device device;
     uint64_t port, irq;
+    struct irq output; // a card's, in place of the ISA line
     struct char_backend *backend;
     uint8_t ier, lcr, mcr, scratch, fcr, msr_delta;
     uint16_t divisor;
@@ -93,7 +96,7 @@ static void update(struct serial *s)
     if (level == s->line)
         return;
     s->line = level;
-    irq_set(&s->device.machine->isa_irq[s->irq], level);
+    irq_set(s->output.fn ? &s->output : &s->device.machine->isa_irq[s->irq], level);
 }
 
 static void note_modem_change(struct serial *s, uint8_t before)
@@ -292,15 +295,21 @@ static uint64_t serial_read(void *opaque, uint64_t offset, unsigned size)
     return value;
 }
 
-static const struct io_ops ops = {serial_read, serial_write, 1, 1};
+const struct io_ops serial_ops = {serial_read, serial_write, 1, 1};
+
+void serial_set_output(struct device *serial, struct irq output)
+{
+    ((struct serial *)serial)->output = output;
+}
 
 // ---- Life ----
 static bool realize(struct device *device, GError **error)
 {
     struct serial *s = (struct serial *)device;
     timer_init(&s->timeout, device->machine->clock, timeout_due, s);
-    region_init_io(&s->ports, "serial", &ops, s, 8);
-    address_space_map(device->machine->ports, &s->ports, s->port, 0);
+    region_init_io(&s->ports, "serial", &serial_ops, s, 8);
+    if (s->port)
+        address_space_map(device->machine->ports, &s->ports, s->port, 0);
     s->carrier = true;
     if (s->backend)
         char_backend_attach(s->backend, &frontend, s);
@@ -362,7 +371,7 @@ static const struct field fields[] = {
 };
 
 static const struct property properties[] = {
-    {"port", PROPERTY_UINT, offsetof(struct serial, port), "0x3f8", 1, 0xfff8, "first of eight ports"},
+    {"port", PROPERTY_UINT, offsetof(struct serial, port), "0x3f8", 0, 0xfff8, "first of eight ports"},
     {"irq", PROPERTY_UINT, offsetof(struct serial, irq), "4", 1, 15, "ISA interrupt"},
     {"backend", PROPERTY_POINTER, offsetof(struct serial, backend), NULL, 0, 0, NULL},
     PROPERTY_END,

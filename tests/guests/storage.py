@@ -144,3 +144,32 @@ def grub_ide(guest):
 @row("grub-virtio", "the same image as a virtio disk by SeaBIOS", 120)
 def grub_virtio(guest):
     return grub(guest, "--disk", f"{grub_iso(guest)},format=raw,interface=virtio", "--boot", "c")
+
+
+@row("ports", "a virtio console, a PCI serial card and virtio-rng: what the guest writes there arrives", 200)
+def ports(guest):
+    files, load = modules.files("virtio_console", "virtio_pci", "virtio-rng")
+    script = load + f"""
+stty -F /dev/ttyS4 raw -echo; stty -F /dev/hvc0 raw -echo
+busybox seq 1 20000 > /tmp/lines; echo {guest.nonce} >> /tmp/lines
+cat /tmp/lines > /dev/hvc0
+cat /tmp/lines > /dev/ttyS4
+echo "guest: rng $(cat /sys/class/misc/hw_random/rng_current) $(dd if=/dev/hwrng bs=64 count=16 2>/dev/null | wc -c)"
+sleep 1
+"""
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, script, files)
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet 8250.nr_uarts=8", "--memory",
+                "256M", "--device", f"virtio-console,target=file:{guest.path('hvc')}", "--device",
+                f"pci-serial,target=file:{guest.path('pci')}", "--device", "virtio-rng")
+    source, count = guest.expect(rb"guest: rng (\S+) (\d+)").groups()
+    guest.wait()
+    wanted = "".join(f"{n}\n" for n in range(1, 20001)) + guest.nonce + "\n"
+    for name in ("hvc", "pci"):
+        with open(guest.path(name)) as f:
+            got = f.read()
+        if got != wanted:
+            raise Failure(f"{name}: {len(got)} bytes arrived in place of {len(wanted)}, or others")
+    if not source.startswith(b"virtio_rng") or count != b"1024":
+        raise Failure(f"the guest's random source is {source}, and gave {count} bytes")
+    return "109 KB without loss over each, 1 KiB of random bytes"
