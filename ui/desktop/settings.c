@@ -25,7 +25,12 @@ struct setting {
 };
 
 // Not for people: Cloche keeps these itself.
-static const char *const hidden[] = {"Machine/version", "Machine/uuid", "Drive */base-machine", "Drive */base-file",
+static const char *const hidden[] = {"Machine/version",
+                                     "Machine/uuid",
+                                     "Machine/resume",
+                                     "Machine/snapshot",
+                                     "Drive */base-machine",
+                                     "Drive */base-file",
                                      NULL};
 
 // Groups of which there may be several: how a page adds one.
