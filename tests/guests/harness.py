@@ -45,6 +45,7 @@ class Guest:
         with open(self.path("command"), "w") as f:
             f.write(" ".join(repr(c) for c in command) + "\n")
         self.log = open(self.path("stderr"), "wb")
+        self.serial = open(self.path("serial"), "ab", buffering=0)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         os.set_blocking(self.process.stdout.fileno(), False)
         self.output, self.position = b"", 0
@@ -63,8 +64,7 @@ class Guest:
             return True
         data = os.read(self.process.stdout.fileno(), 65536)
         self.output += data
-        with open(self.path("serial"), "ab") as f:
-            f.write(data)
+        self.serial.write(data)
         return bool(data)
 
     def expect(self, pattern):
@@ -105,3 +105,4 @@ class Guest:
             self.process.wait()
         if self.process:
             self.log.close()
+            self.serial.close()
