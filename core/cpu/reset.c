@@ -72,7 +72,7 @@ void vcpu_reset(struct vcpu *vcpu)
     vcpu->xsave.ftw = 0xff;
     vcpu->xsave.mxcsr = 0x1f80;
     vcpu->xsave.mxcsr_mask = 0xffff;
-    vcpu->xsave.xstate_bv = XCR0_X87;
+    vcpu->xsave.xstate_bv = XCR0_X87 | XCR0_SSE | XCR0_AVX; // every component is always there in full
     vcpu->fpu_error_line = false;
     memset(vcpu->pdpte, 0, sizeof(vcpu->pdpte));
     reset_msrs(vcpu);
