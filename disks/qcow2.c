@@ -169,7 +169,8 @@ static bool qcow2_set_backing(struct disk *disk, const char *path, const char *f
     disk->backing_format = g_strdup(format);
     g_free(disk->backing_identity);
     disk->backing_identity = g_strdup(identity);
-    qcow2_extension_set(q, QCOW2_EXT_BACKING_FORMAT, format, format ? strlen(format) : 0);
+    const char *name = g_strcmp0(format, "vhd") == 0 ? "vpc" : format; // as other tools call it
+    qcow2_extension_set(q, QCOW2_EXT_BACKING_FORMAT, name, name ? strlen(name) : 0);
     qcow2_extension_set(q, QCOW2_EXT_IDENTITY, identity, identity ? strlen(identity) : 0);
     int rc = qcow2_commit(q); // what was copied comes before what makes it show
     if (!rc)
