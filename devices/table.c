@@ -30,7 +30,11 @@
     row(i8042) \
     row(virtio_keyboard) \
     row(virtio_mouse) \
-    row(virtio_tablet)
+    row(virtio_tablet) \
+    row(xhci) \
+    row(usb_keyboard) \
+    row(usb_mouse) \
+    row(usb_tablet)
 
 #define DISPLAY(row) \
     row(vga) \

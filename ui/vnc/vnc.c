@@ -388,7 +388,8 @@ static void send_pseudo(rfbClientPtr cl, int encoding, unsigned width, unsigned 
                            encoding >> 16,
                            encoding >> 8,
                            encoding};
-    memcpy(message + 16, payload, length);
+    if (length)
+        memcpy(message + 16, payload, length);
     if (rfbWriteExact(cl, (char *)message, 16 + length) < 0)
         rfbCloseClient(cl);
 }
