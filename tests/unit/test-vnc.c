@@ -689,7 +689,7 @@ START_TEST(nobody_holds_anybody_up)
         ck_assert(take_update(&good));
         worst = MAX(worst, g_get_monotonic_time() - asked);
     }
-    ck_assert_int_lt(worst, G_USEC_PER_SEC);
+    ck_assert_int_lt(worst, 4 * G_USEC_PER_SEC); // not the 20 s that the library would wait for one of them
     close(silent);
     bye(&half);
     bye(&greedy);

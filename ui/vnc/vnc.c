@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <rfb/rfb.h>
 #include <rfb/rfbregion.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -563,6 +564,12 @@ static void on_client_gone(rfbClientPtr cl)
         if (session->buttons & 1 << i)
             input_button(session->server->input, buttons[i], false);
     input_sync(session->server->input);
+    // The library forgets to free these (0.9.14).
+    for (rfbExtensionData *data = cl->extensions, *next; data; data = next) {
+        next = data->next;
+        free(data);
+    }
+    cl->extensions = NULL;
     cl->clientData = NULL;
     vnc_client_unref(session->client);
     g_free(session);
