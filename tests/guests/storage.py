@@ -131,7 +131,7 @@ def grub(guest, *arguments):
     return f"booted from {root}, read a file, computed its checksum, halted"
 
 
-@row("grub-cd", "a GRUB rescue ISO from the CD drive by SeaBIOS (El Torito)", 120)
+@row("grub-cd", "a GRUB rescue ISO from the CD drive by SeaBIOS (El Torito)", 120, quick=True)
 def grub_cd(guest):
     return grub(guest, "--cdrom", grub_iso(guest), "--boot", "d")
 
