@@ -95,6 +95,67 @@ START_TEST(string_override)
 }
 END_TEST
 
+// IA32_APIC_BASE moves between off, xAPIC and x2APIC only as SDM vol. 3, figure 11-26 allows.
+START_TEST(apic_modes)
+{
+    struct guest *g = guest_new("interpret", 1);
+    struct vcpu *v = g->set->vcpu[0];
+    uint64_t value;
+    ck_assert(!vcpu_read_msr(v, 0x802, &value)); // x2APIC registers before x2APIC mode
+    ck_assert(vcpu_write_msr(v, 0x1b, v->apic_base | BIT(10)));
+    ck_assert(vcpu_read_msr(v, 0x802, &value));
+    ck_assert_uint_eq(value, 0);
+    ck_assert(!vcpu_write_msr(v, 0x1b, v->apic_base & ~BIT(10))); // not straight back to xAPIC
+    ck_assert(!vcpu_write_msr(v, 0x1b, v->apic_base & ~BIT(11))); // x2APIC without enable is no state
+    ck_assert(vcpu_write_msr(v, 0x1b, v->apic_base & ~0xc00ull));
+    ck_assert(!vcpu_write_msr(v, 0x1b, v->apic_base | 0xc00));
+    ck_assert(vcpu_write_msr(v, 0x1b, v->apic_base | BIT(11)));
+    guest_free(g);
+}
+END_TEST
+
+START_TEST(time_stamp_counter)
+{
+    struct guest *g = guest_new("interpret", 1);
+    struct vcpu *v = g->set->vcpu[0];
+    uint64_t value;
+    ck_assert(vcpu_write_msr(v, 0x10, 1000000000000ull));
+    ck_assert_uint_ge(vcpu_read_tsc(v), 1000000000000ull);
+    clock_stop(g->clock);
+    uint64_t stopped = vcpu_read_tsc(v);
+    g_usleep(2000);
+    ck_assert_uint_eq(vcpu_read_tsc(v), stopped); // guest time stands still while paused
+    ck_assert(vcpu_read_msr(v, 0x3b, &value));
+    ck_assert(vcpu_write_msr(v, 0x3b, value + 500));
+    ck_assert_uint_eq(vcpu_read_tsc(v), stopped + 500);
+    // kvmclock: the page describes this counter
+    ck_assert(vcpu_write_msr(v, 0x4b564d01, 0x5000 | 1));
+    const uint8_t *page = guest_memory(g, 0x5000);
+    ck_assert_uint_eq(load_le(page, 4) & 1, 0);
+    ck_assert_uint_eq(load_le(page + 8, 8), stopped + 500);
+    ck_assert_uint_eq(load_le(page + 16, 8), (uint64_t)clock_now(g->clock));
+    ck_assert(!vcpu_write_msr(v, 0x277, 0x0007040600070402)); // PAT type 2 is reserved
+    guest_free(g);
+}
+END_TEST
+
+// What the model hides does not exist.
+START_TEST(hidden_instruction)
+{
+    struct guest *g = guest_new("interpret", 1);
+    struct vcpu *v = g->set->vcpu[0];
+    uint32_t out[4];
+    vcpu_cpuid(v, 1, 0, out);
+    ck_assert_uint_eq(out[2] >> 3 & 1, 0); // MONITOR
+    LOAD(g, 0x10000, 0x0f, 0x01, 0xc8);    // monitor: #UD without an IDT is a triple fault
+    guest_start_long(g, 0x10000);
+    v->idtr.limit = 0;
+    ck_assert(guest_run(g, 5));
+    ck_assert(g->shut_down);
+    guest_free(g);
+}
+END_TEST
+
 START_TEST(triple_fault)
 {
     struct guest *g = guest_new("interpret", 1);
@@ -117,6 +178,9 @@ int main(void)
     tcase_add_test(tc, self_modifying);
     tcase_add_test(tc, device_memory);
     tcase_add_test(tc, string_override);
+    tcase_add_test(tc, apic_modes);
+    tcase_add_test(tc, time_stamp_counter);
+    tcase_add_test(tc, hidden_instruction);
     tcase_add_test(tc, triple_fault);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -81,6 +81,7 @@ struct interpreter {
     bool noncanonical;                  // the last #GP came from a non-canonical address
     int exit;                           // 1 + enum engine_exit, or 0
     unsigned debug_hits;                // DR6 bits of data breakpoints
+    unsigned pauses;         // executed
     bool keeps_rf;                      // the instruction loaded RF itself (IRET)
     uint64_t large_address, large_mask; // region that large pages were loaded for
     GMutex queue_lock;                  // guards the queue: any thread

@@ -656,7 +656,6 @@ const struct insn_row interpret_rows_integer[] = {
     {.mnemonic = ZYDIS_MNEMONIC_CMPXCHG8B, .mem = cmpxchg8b},
     {.mnemonic = ZYDIS_MNEMONIC_CMPXCHG16B, .mem = cmpxchg16b},
     {.mnemonic = ZYDIS_MNEMONIC_NOP, .reg = nop, .mem = nop},
-    ROW_REG(PAUSE, nop),
     {.mnemonic = ZYDIS_MNEMONIC_PREFETCHNTA, .mem = nop},
     {.mnemonic = ZYDIS_MNEMONIC_PREFETCHT0, .mem = nop},
     {.mnemonic = ZYDIS_MNEMONIC_PREFETCHT1, .mem = nop},

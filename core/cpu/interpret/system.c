@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // System instructions: control registers, descriptor tables, MSRs, CPUID, caches and TLBs (SDM vol. 2; vol. 3, 2.8).
+#include <sched.h>
 #include <sys/random.h>
 
 #include "core/cpu/descriptor.h"
@@ -460,6 +461,14 @@ static const struct insn *clflush(struct vcpu *v, const struct insn *i)
     return insn_load(v, i, &byte, 1) ? i + 1 : NULL;
 }
 
+// A guest that spins on several processors may wait for one whose thread does not run: now and then it steps aside.
+static const struct insn *pause_(struct vcpu *v, const struct insn *i)
+{
+    if (v->set->count > 1 && (++v->interpreter->pauses & 63) == 0)
+        sched_yield();
+    return i + 1;
+}
+
 static const struct insn *hlt(struct vcpu *v, const struct insn *i)
 {
     if (!ring0(v))
@@ -541,6 +550,7 @@ const struct insn_row interpret_rows_system[] = {
     {.mnemonic = ZYDIS_MNEMONIC_CLFLUSH, .mem = clflush},
     {.mnemonic = ZYDIS_MNEMONIC_CLFLUSHOPT, .mem = clflush},
     {.mnemonic = ZYDIS_MNEMONIC_CLWB, .mem = clflush},
+    PLAIN(PAUSE, pause_),
     PLAIN(LFENCE, nothing),
     PLAIN(SFENCE, nothing),
     PLAIN(MFENCE, fence),
