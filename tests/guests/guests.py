@@ -144,8 +144,8 @@ def ramp_sum(count):
     return total
 
 
-@row("bios-services", "a boot sector that uses BIOS services, unreal mode and VBE on SeaBIOS", 120, quick=True)
-def bios_services(guest):
+def make_floppy(guest):
+    """A floppy with the program and a page of nonce; returns the page."""
     with open(assemble(guest, "bios.asm", "program"), "rb") as f:
         program = f.read()
     page = (guest.nonce.encode() * 16)[:512]
@@ -154,6 +154,12 @@ def bios_services(guest):
     image[20 * 512:21 * 512] = page
     with open(guest.path("floppy.img"), "wb") as f:
         f.write(image)
+    return page
+
+
+@row("bios-services", "a boot sector that uses BIOS services, unreal mode and VBE on SeaBIOS", 120, quick=True)
+def bios_services(guest):
+    page = make_floppy(guest)
     guest.start("--memory", "32M", "--floppy", guest.path("floppy.img"), "--boot", "a", "--device", "isa-debug-exit",
                 "--debug-output", guest.path("bios.log"), "--screenshot", guest.path("screen.png"))
     seen = {name: int(guest.expect(name + rb" ([0-9a-f]{8})\n")[1], 16)
@@ -167,6 +173,25 @@ def bios_services(guest):
     if not 600 <= seen[b"base"] <= 640 or not 31 << 20 <= seen[b"ram"] <= 32 << 20:
         raise Failure(f"the BIOS reports {seen[b'base']} KiB and {seen[b'ram']} bytes")
     return f"nonce sum {seen[b'sum']:08x}, {seen[b'map']} map entries, unreal mode, VBE frame buffer, timer ticks"
+
+
+@row("boot-menu", "SeaBIOS's boot menu by keyboard: the floppy is chosen in place of the disk", 120)
+def boot_menu(guest):
+    page = make_floppy(guest)
+    with open(guest.path("disk.img"), "wb") as f:
+        f.truncate(1 << 20)
+    guest.start("--memory", "32M", "--floppy", guest.path("floppy.img"), "--disk", guest.path("disk.img") + ",format=raw",
+                "--boot", "ca,menu", "--device", "isa-debug-exit", "--control", guest.path("control"), "--debug-output",
+                "stdio", serial=None)
+    guest.expect(rb"Press ESC for boot menu")
+    guest.keys("esc")
+    guest.expect(rb"Select boot device:")
+    choice = guest.expect(rb"(\d)\. Floppy")[1].decode()
+    guest.expect(rb"\n")
+    guest.keys(choice)
+    guest.expect(rb"Booting from Floppy")
+    guest.wait(status=0x21)
+    return f"entry {choice} was chosen by key, its program ran to its end ({order_sum(page):08x})"
 
 
 # ---- Resets ----

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One running guest: starts the monitor, reads the serial console, answers it, checks how it ended."""
+import json
 import os
 import re
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import time
 
@@ -83,6 +85,23 @@ class Guest:
     def send(self, text):
         self.process.stdin.write(text.encode() if isinstance(text, str) else text)
         self.process.stdin.flush()
+
+    def keys(self, *names):
+        """Presses keys by their QKeyCode names, through a control socket at "control" in the guest's folder."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self.path("control"))
+            stream = connection.makefile("rw")
+            stream.readline()
+            for request in [{"execute": "qmp_capabilities"}] + [
+                    {"execute": "send-key", "arguments": {"keys": [{"type": "qcode", "data": n}]}} for n in names]:
+                stream.write(json.dumps(request) + "\n")
+                stream.flush()
+                while True:
+                    reply = json.loads(stream.readline())
+                    if "error" in reply:
+                        self.fail(reply["error"]["desc"])
+                    if "return" in reply:
+                        break
 
     def wait(self, status=0):
         """Waits for the monitor to end by itself with this status."""
