@@ -2,6 +2,36 @@
 // What `info jit` shows.
 #include "core/cpu/translate/translate.h"
 
+#include <Zydis/Zydis.h>
+
+// One line per instruction of SIZE bytes at CODE, which the text places at ADDRESS.
+static void dump_code(GString *s, const uint8_t *code, size_t size, uint64_t address, unsigned bits)
+{
+    ZydisDisassembledInstruction d;
+    ZydisMachineMode mode = bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32;
+    for (size_t at = 0; at < size; at += d.info.length) {
+        if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, address + at, code + at, size - at, &d)))
+            break;
+        g_string_append_printf(s, "  %012lx  %s\n", (unsigned long)(address + at), d.text);
+    }
+}
+
+char *translate_dump_block(struct translator *t, uint64_t host)
+{
+    const struct block *b = block_at_host(t, host);
+    if (!b)
+        return NULL;
+    GString *s = g_string_new(NULL);
+    unsigned bits = b->mode & MODE_64 ? 64 : 32;
+    unsigned in_page = b->address & ~PAGE_MASK;
+    g_string_append_printf(s, "block %lx, mode %x%s\n", (unsigned long)b->address, b->mode, b->dead ? ", dead" : "");
+    dump_code(s, t->set->host.ram->host + b->ram_page + in_page, MIN((size_t)b->length, PAGE_SIZE - in_page), b->address,
+              bits);
+    g_string_append(s, "translation\n");
+    dump_code(s, b->indirect, (size_t)(b->stubs - b->indirect), (uintptr_t)b->indirect, 64);
+    return g_string_free(s, false);
+}
+
 char *translate_describe(struct cpu_set *set)
 {
     struct translator *t = set->engine_state;

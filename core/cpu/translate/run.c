@@ -299,6 +299,13 @@ static void translate_vcpu_free(struct vcpu *v)
     if (v->index == 0 && v->engine_state) {
         g_autofree char *text = translate_describe(v->set);
         log_info("translate", "%s", text);
+        const char *where = g_getenv("CLOCHE_TRANSLATE_DUMP"); // host addresses, from a profile
+        g_auto(GStrv) addresses = where ? g_strsplit(where, ",", -1) : NULL;
+        for (unsigned n = 0; addresses && addresses[n]; n++) {
+            g_autofree char *dump =
+                translate_dump_block(v->set->engine_state, g_ascii_strtoull(addresses[n], NULL, 16));
+            log_info("translate", "%s", dump ? dump : "no block there");
+        }
     }
     v->engine_state = NULL;
 }

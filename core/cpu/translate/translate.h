@@ -330,5 +330,7 @@ void context_kick(struct context *c);
 
 // describe.c
 char *translate_describe(struct cpu_set *set);
+// Guest and host code of the block whose translation holds the host address HOST; NULL: none. Free with g_free().
+char *translate_dump_block(struct translator *t, uint64_t host);
 
 #endif
