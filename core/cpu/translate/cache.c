@@ -342,7 +342,7 @@ uint32_t code_page_id(struct translator *t, uint64_t page, uint32_t mode, uint64
 {
     if (!t->ids)
         t->ids = g_hash_table_new_full(page_key_hash, page_key_equal, g_free, NULL);
-    struct page_key key = {page, ram_page, mode, 0};
+    struct page_key key = {page, ram_page, mode & ~(uint32_t)MODE_NOSHARE, 0};
     struct page_key *found = g_hash_table_lookup(t->ids, &key);
     if (!found) {
         key.id = ++t->next_page_id;

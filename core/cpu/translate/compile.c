@@ -339,7 +339,8 @@ static void emit_link_stub(struct compiler *c, struct stub *s)
     struct link_site site = {.field = s->field ? host32(s->field + e->shift) : host32(c->block->host + 1),
                              .check = host32(check),
                              .block = (uint32_t)(c->block - c->t->blocks),
-                             .live = s->live};
+                             .live = s->live,
+                             .noshare = s->noshare};
     emit_bytes(e, &site, sizeof site);
 }
 
@@ -370,6 +371,31 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
     emit_bytes(e, s->core, (unsigned)(s->core_end - s->core));
     emit_lea_code(e, HOST_T, site_at + e->shift);
     emit_jmp(e, c->t->thunks.commit);
+}
+
+// A shared check failed: try to fill the TLB and check again, else go on in a translation without sharing.
+static void emit_share_stub(struct compiler *c, struct stub *s)
+{
+    struct emitter *e = &c->e;
+    size_t tag = s->use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read);
+    emit_patch(e, s->field);
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, tag)); // the address again
+    emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
+    emit_jmp(e, c->t->thunks.slow);
+    struct slow_site site = {.resume = host32(s->core + e->shift),
+                             .size = s->size,
+                             .use = s->use | USE_SHARED,
+                             .kind = (uint8_t)fast_kind_of(c),
+                             .guest = s->guest,
+                             .block = (uint32_t)(c->block - c->t->blocks)};
+    site.copy = host32(e->at + sizeof site + e->shift);
+    emit_bytes(e, &site, sizeof site);
+    if (s->live)
+        flags_restore_sequence(e);
+    emit_align_field(e, 1);
+    uint8_t *field = emit_jmp_forward(e); // to that translation, once it is linked
+    struct stub link = {.kind = STUB_LINK, .field = field, .target = s->target, .live = 0, .noshare = true};
+    emit_link_stub(c, &link);
 }
 
 static void emit_system_stub(struct compiler *c, struct stub *s)
@@ -403,6 +429,9 @@ static void emit_stubs(struct compiler *c)
         case STUB_SYSTEM:
             emit_system_stub(c, s);
             break;
+        case STUB_SHARE:
+            emit_share_stub(c, s);
+            break;
         case STUB_LOOKUP: // exit_reason is EXIT_LOOKUP unless set
             emit_patch(e, s->field);
             emit_store_imm32(e, EXIT_LOOKUP, MEM_CONTEXT(exit_reason));
@@ -431,7 +460,8 @@ static struct block *finish(struct compiler *c)
     b->length = last->offset + last->insn.length;
     // The way out of a dead block: its entry is patched to jump here, later to its successor.
     uint8_t *leave = emit_here(&c->e);
-    struct stub dead = {.kind = STUB_LINK, .target = c->address, .live = FLAGS_ALL};
+    struct stub dead = {
+        .kind = STUB_LINK, .target = c->address, .live = FLAGS_ALL, .noshare = (c->mode & MODE_NOSHARE) != 0};
     emit_link_stub(c, &dead);
     b->leave = leave;
     while ((uintptr_t)c->e.at & 7)
@@ -493,6 +523,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     c->bits = mode & MODE_64 ? 64 : 32;
     c->count = c->boundary_count = c->stub_count = 0;
     c->peeked = 1;
+    c->share.valid = false;
     c->host_valid = true;
     c->saved_valid = c->vector_checked = c->ended = c->no_boundary = false;
     c->e = (struct emitter){
@@ -517,6 +548,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
             c->boundaries[c->boundary_count - 1].fault = FLAGS_SAVED;
         if (c->ended)
             break;
+        share_step(c);
     }
     if (!c->ended) {
         uint64_t next = next_address(c);

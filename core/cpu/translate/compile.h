@@ -17,7 +17,7 @@ struct trace_insn {
     uint16_t live_before, live_after; // status flags
 };
 
-enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP };
+enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP, STUB_SHARE };
 
 struct stub {
     uint8_t kind;   // enum stub_kind
@@ -31,12 +31,21 @@ struct stub {
     // STUB_LINK
     uint64_t target;
     uint16_t live;
+    bool noshare; // leads to a translation without shared checks
     // STUB_SYSTEM
     uint64_t next;
     uint8_t op, opcode, rep;
 };
 
+// A check that covers [base + from, base + to); HOST_D holds host - guest.
+struct share {
+    bool valid;
+    uint8_t base, use;
+    int64_t from, to;
+};
+
 struct compiler {
+    struct share share;
     struct context *context;
     struct translator *t;
     struct block *block;
@@ -93,6 +102,14 @@ void translate_lea(struct compiler *c);
 // Guest register to a host register that may be read: itself, or SCRATCH loaded with it.
 unsigned guest_to_host(struct compiler *c, unsigned guest, unsigned scratch);
 void store_guest(struct compiler *c, unsigned guest, unsigned host); // 64 bits
+
+// The compare and its stub alone; HOST_T is left at the entry that check_entry() names members of.
+struct stub *check_inline(struct compiler *c, unsigned size, unsigned use);
+struct mem check_entry(struct compiler *c, size_t member);
+
+// ---- translate_share.c
+bool share_access(struct compiler *c);
+void share_step(struct compiler *c);
 
 // ---- translate_flow.c
 void translate_jcc(struct compiler *c);

@@ -100,6 +100,7 @@ struct fact {
     uint16_t flags_set;                            // bits that it always changes or leaves undefined
     uint16_t flags_touched;                        // bits that it may change
     uint8_t reg_use, rm_use, vvvv_use, opcode_use; // USE_* where the field names a general register; else 0
+    uint16_t implicit_written;                     // general registers that it writes without naming them
     bool reg_byte, rm_byte;                        // an 8-bit register (AH..BH without REX)
     uint8_t memory_use;                            // of the ModRM operand
     uint16_t memory_size;                          // bytes

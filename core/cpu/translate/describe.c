@@ -25,8 +25,8 @@ char *translate_dump_block(struct translator *t, uint64_t host)
     unsigned bits = b->mode & MODE_64 ? 64 : 32;
     unsigned in_page = b->address & ~PAGE_MASK;
     g_string_append_printf(s, "block %lx, mode %x%s\n", (unsigned long)b->address, b->mode, b->dead ? ", dead" : "");
-    dump_code(s, t->set->host.ram->host + b->ram_page + in_page, MIN((size_t)b->length, PAGE_SIZE - in_page), b->address,
-              bits);
+    dump_code(s, t->set->host.ram->host + b->ram_page + in_page, MIN((size_t)b->length, PAGE_SIZE - in_page),
+              b->address, bits);
     g_string_append(s, "translation\n");
     dump_code(s, b->indirect, (size_t)(b->stubs - b->indirect), (uintptr_t)b->indirect, 64);
     return g_string_free(s, false);

@@ -253,6 +253,13 @@ static unsigned use_of(const ZydisDecodedOperand *o)
     return use;
 }
 
+static unsigned gpr_number(ZydisRegister reg)
+{
+    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+        return (unsigned)(reg - ZYDIS_REGISTER_AH);
+    return (unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg)) & 15;
+}
+
 static void operand_facts(struct fact *f, const ZydisDecodedOperand *o, bool is_modrm_memory)
 {
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
@@ -282,6 +289,10 @@ static void operand_facts(struct fact *f, const ZydisDecodedOperand *o, bool is_
             if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
                 f->class = FACT_SENSITIVE;
         return;
+    }
+    if (o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT || o->encoding == ZYDIS_OPERAND_ENCODING_NONE) {
+        if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            f->implicit_written |= 1u << gpr_number(o->reg.value);
     }
     switch (o->encoding) {
     case ZYDIS_OPERAND_ENCODING_MODRM_REG:

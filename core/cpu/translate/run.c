@@ -122,14 +122,14 @@ static struct block *block_get(struct context *c, uint64_t address, uint32_t mod
     struct translator *t = c->translator;
     for (;;) {
         uint64_t ram_page, second = NO_PAGE;
-        if (!fetch_page(c, address, mode, &ram_page))
+        if (!fetch_page(c, address, mode & ~(uint32_t)MODE_NOSHARE, &ram_page))
             return NULL;
         struct block *b = block_find(t, address, mode, ram_page);
         if (b && b->second_page == NO_PAGE)
             return b;
         track_code(c, ram_page);
         if (insn_spans_pages(t, address, mode, ram_page)) {
-            if (!fetch_page(c, (address | ~PAGE_MASK) + 1, mode, &second))
+            if (!fetch_page(c, (address | ~PAGE_MASK) + 1, mode & ~(uint32_t)MODE_NOSHARE, &second))
                 return NULL;
             track_code(c, second);
         }
@@ -163,6 +163,8 @@ static void make_link(struct context *c, uint32_t mode)
     uint64_t generation = t->generation;
     struct link_site site;
     memcpy(&site, (const void *)(uintptr_t)c->link_site, sizeof site);
+    if (site.noshare)
+        mode |= MODE_NOSHARE;
     struct block *b = mode & MODE_UNSUPPORTED ? NULL : block_get(c, c->vcpu->rip, mode);
     if (!b)
         return;

@@ -249,12 +249,30 @@ static uint64_t slow_crossing(struct context *c, const struct slow_site *site)
     return write || atomic_load_explicit(&c->kicked, memory_order_relaxed) ? site->copy : site->resume;
 }
 
+// A check for several accesses: nothing has happened yet.
+static uint64_t slow_shared(struct context *c, const struct slow_site *site, bool crosses)
+{
+    if (atomic_load_explicit(&c->kicked, memory_order_relaxed)) {
+        c->slow_host = site_rip(c, site);
+        c->exit_reason = EXIT_KICK;
+        return (uintptr_t)c->translator->thunks.exit_saved;
+    }
+    c->counters.shared_misses++;
+    if (!crosses && tlb_fill_plain(c, c->slow_address, site->kind, site->use & USE_WRITE))
+        return site->resume;
+    c->counters.shared_refused++;
+    return site->copy;
+}
+
 // The inline check failed. Returns where to go on; slow_host becomes HOST_A.
 uint64_t translate_slow(struct context *c)
 {
     const struct slow_site *site = (const struct slow_site *)(uintptr_t)c->slow_site;
     uint64_t address = c->slow_address;
-    if ((address & ~PAGE_MASK) + site->size > PAGE_SIZE)
+    bool crosses = (address & ~PAGE_MASK) + site->size > PAGE_SIZE;
+    if (site->use & USE_SHARED)
+        return slow_shared(c, site, crosses);
+    if (crosses)
         return slow_crossing(c, site);
     struct target t;
     bool write = site->use & USE_WRITE;
@@ -307,7 +325,9 @@ uint64_t translate_commit(struct context *c)
 {
     const struct slow_site *site = (const struct slow_site *)(uintptr_t)c->slow_site;
     const uint8_t *bounce = c->bounce + (c->pending.address & 63);
+    bool leave = atomic_load(&c->kicked) != 0;
     if (c->pending.kind != PENDING_NONE) {
+        leave |= c->translator->blocks[site->block].shares; // what HOST_D says may have been revoked meanwhile
         bool loaded = foreign_begin(c);
         if (c->pending.kind == PENDING_TRACKED) {
             ram_write_end(c->vcpu->set->host.ram, c->pending.ram_offset, c->pending.size);
@@ -321,7 +341,8 @@ uint64_t translate_commit(struct context *c)
         c->pending.kind = PENDING_NONE;
         foreign_end(c, loaded);
     }
-    if (G_UNLIKELY(atomic_load(&c->kicked))) {
+    leave |= atomic_load(&c->kicked) != 0;
+    if (G_UNLIKELY(leave)) {
         if (site->length) {
             c->exit_reason = EXIT_KICK;
             c->slow_host = site_rip(c, site) + site->length;

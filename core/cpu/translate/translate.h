@@ -51,6 +51,7 @@ enum mode_bit {
     MODE_AVX512 = 1 << 8,
     MODE_CPL0 = 1 << 9,
     MODE_SMAP = 1 << 10,        // CR4.SMAP: STAC and CLAC change the mode
+    MODE_NOSHARE = 1 << 11,     // a translation without shared checks, only reached by its own links
     MODE_UNSUPPORTED = 1 << 31, // interpreted
 };
 
@@ -74,6 +75,8 @@ enum mode_bit {
     X(flushes, "TLB flushes")                                                                                          \
     X(revocations, "page write revocations")                                                                           \
     X(mmio, "device accesses")                                                                                         \
+    X(shared_misses, "shared checks that failed")                                                                      \
+    X(shared_refused, "shared checks that cannot hold")                                                                \
     X(crossings, "accesses over a page border")                                                                        \
     X(tracked_writes, "writes to tracked pages")                                                                       \
     X(interpreted, "instructions given to the interpreter")                                                            \
@@ -184,11 +187,14 @@ struct block {
     uint16_t boundaries;
     struct boundary *boundary;
     bool dead;
+    bool shares;          // has shared checks: leaves after accesses that may have waited
     uint32_t hash_next;   // index + 1 in translator->blocks
     uint32_t page_next;   // next block of the same ram page
     uint64_t second_page; // ram offset of the page that its one instruction ends in, or NO_PAGE
     uint32_t second_next; // next block that ends in that page
 };
+
+#define USE_SHARED 4 // in slow_site.use: a check for several accesses
 
 // One access that can leave the inline path; lies in the code cache behind its stub.
 struct slow_site {
@@ -209,6 +215,7 @@ struct link_site {
     uint32_t check; // address of the page-check sequence to fill in, or 0
     uint32_t block; // index of the block that leaves
     uint32_t live;  // flags that the target needs (known when translated)
+    bool noshare;   // the target is a translation without shared checks
 } __attribute__((packed));
 
 struct thunks {

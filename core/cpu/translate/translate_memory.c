@@ -90,22 +90,33 @@ static struct mem entry_member(unsigned kind, size_t member)
         (int32_t)(offsetof(struct context, tlb) + sizeof(struct fast_entry) * FAST_SIZE * kind + member)};
 }
 
-void check_begin(struct compiler *c, unsigned size, unsigned use)
+struct mem check_entry(struct compiler *c, size_t member)
+{
+    return entry_member(fast_kind_of(c), member);
+}
+
+struct stub *check_inline(struct compiler *c, unsigned size, unsigned use)
 {
     struct emitter *e = &c->e;
-    unsigned kind = fast_kind_of(c);
     size_t tag = use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read);
     emit_mov_reg(e, HOST_T, HOST_A);
     emit_op_reg(e, EMIT_W, 0xc1, 5, HOST_T); // shr
     emit8(e, PAGE_SHIFT - 5);
     emit_alu_imm(e, 0, 4, HOST_T, (FAST_SIZE - 1) << 5);
-    emit_op_mem(e, EMIT_W, 0x33, HOST_A, entry_member(kind, tag)); // xor
-    emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);                       // cmp
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, tag)); // xor
+    emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);                   // cmp
     emit32(e, (uint32_t)(PAGE_SIZE - size));
     struct stub *s = stub_new(c, STUB_SLOW, emit_jcc_forward(e, 7));
-    emit_op_mem(e, EMIT_W, 0x03, HOST_A, entry_member(kind, offsetof(struct fast_entry, host)));
     s->size = (uint16_t)size;
     s->use = (uint8_t)use;
+    return s;
+}
+
+void check_begin(struct compiler *c, unsigned size, unsigned use)
+{
+    struct emitter *e = &c->e;
+    struct stub *s = check_inline(c, size, use);
+    emit_op_mem(e, EMIT_W, 0x03, HOST_A, check_entry(c, offsetof(struct fast_entry, host)));
     s->guest = c->i->offset;
     s->length = c->i->insn.length;
     s->core = e->at;
@@ -319,14 +330,17 @@ void translate_plain(struct compiler *c)
     const struct fact *f = &c->i->fact;
     bool memory = f->memory_use != 0;
     if (memory) {
-        flags_clobber(c);
-        emit_address(c);
-        bool bit_string = is_bit_string(i);
-        if (bit_string)
-            move_to_bit(c);
-        check_begin(c, f->memory_size, f->memory_use);
-        if (bit_string)
-            emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, (struct mem){HOST_A, HOST_D, 0, false, 0});
+        bool shared = share_access(c);
+        if (!shared) {
+            flags_clobber(c);
+            emit_address(c);
+            bool bit_string = is_bit_string(i);
+            if (bit_string)
+                move_to_bit(c);
+            check_begin(c, f->memory_size, f->memory_use);
+            if (bit_string)
+                emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, (struct mem){HOST_A, HOST_D, 0, false, 0});
+        }
         // The core begins after the flags are back: both ways into it have lost them.
         flags_before_copy(c);
         bool high_byte = f->reg_byte && !i->rex && i->reg >= 4 && i->reg < 8;
@@ -336,7 +350,8 @@ void translate_plain(struct compiler *c)
             translate_operands(c, true);
         if (f->flags_touched)
             flags_changed(c);
-        check_end(c, true);
+        if (!shared)
+            check_end(c, true);
         return;
     }
     flags_before_copy(c);
