@@ -131,6 +131,15 @@ static void emit_call_c(struct emitter *e, uintptr_t function)
     emit_load(e, HOST_RDI, MEM_CONTEXT(self));
     emit_mov_imm(e, HOST_RAX, function);
     emit_op_reg(e, 0, 0xff, 2, HOST_RAX);
+    // A kick that came while C ran, after C looked: step to the next boundary. Later ones find us here (signal.c).
+    emit_op_mem(e, 0, 0x83, 7, MEM_CONTEXT(kicked));
+    emit8(e, 0);
+    uint8_t *none = emit_jcc_forward(e, 4);
+    emit8(e, 0x9c); // pushfq
+    emit_op_mem(e, 0, 0x81, 1, MEM_BASE(HOST_RSP, 0));
+    emit32(e, FLAG_TF);
+    emit8(e, 0x9d); // popfq
+    emit_patch(e, none);
 }
 
 // C tells where to go on; HOST_A comes from slow_host.
