@@ -25,6 +25,7 @@
 #define MESSAGES_AT_ONCE 64
 #define PASSWORD_MAX     8
 #define CLIENTS_DEFAULT  16
+#define WISHES_MAX       1000 // sizes that one connection may ask for: the library (0.9.14) loses memory on each
 
 #define ENCODING_QEMU_KEY (-258)
 #define ENCODING_QEMU_LED (-261)
@@ -70,7 +71,7 @@ struct session {
     unsigned leds_told;
     int buttons;
     bool keys[KEY_CNT];
-    int width, height; // that it was told last
+    unsigned wishes;
 };
 
 static void server_wake(struct vnc_server *server)
@@ -422,6 +423,10 @@ static int on_set_size(int width, int height, int screens, struct rfbExtDesktopS
     struct session *session = cl->clientData;
     if (cl->viewOnly || !surface_resizable(session->server->surface))
         return rfbExtDesktopSize_ResizeProhibited;
+    if (++session->wishes > WISHES_MAX) {
+        session->client->kill = true;
+        return rfbExtDesktopSize_ResizeProhibited;
+    }
     if (screens != 1 || width < 64 || height < 64 || width > SURFACE_MAX_WIDTH || height > SURFACE_MAX_HEIGHT)
         return rfbExtDesktopSize_InvalidScreenLayout;
     surface_wish_size(session->server->surface, width, height);
