@@ -209,20 +209,17 @@ START_TEST(test_conversion)
         "[Device d]\ndevice=isa-debug-exit\n",
         &error);
     ck_assert_ptr_nonnull(config);
-    struct machine_options options = {.drives = g_ptr_array_new(),
-                                      .nics = g_ptr_array_new(),
-                                      .serials = g_ptr_array_new(),
-                                      .devices = g_ptr_array_new()};
-    ck_assert(config_to_options(config, "/m/demo", &options, &error));
-    ck_assert_str_eq(options.name, "demo");
-    ck_assert_uint_eq(options.memory, 96 * MiB);
-    ck_assert_uint_eq(options.cpus, 3);
-    ck_assert_str_eq(options.engine, "interpret");
-    ck_assert_str_eq(options.kernel, "/m/demo/vmlinuz");
-    ck_assert_str_eq(options.append, "console=ttyS0");
-    ck_assert(options.rtc_local && !options.no_reboot && !options.vnc);
-    ck_assert_uint_eq(options.drives->len, 2);
-    const struct drive_options *disk = options.drives->pdata[0], *cd = options.drives->pdata[1];
+    struct machine_options *options = machine_options_new();
+    ck_assert(config_to_options(config, "/m/demo", options, &error));
+    ck_assert_str_eq(options->name, "demo");
+    ck_assert_uint_eq(options->memory, 96 * MiB);
+    ck_assert_uint_eq(options->cpus, 3);
+    ck_assert_str_eq(options->engine, "interpret");
+    ck_assert_str_eq(options->kernel, "/m/demo/vmlinuz");
+    ck_assert_str_eq(options->append, "console=ttyS0");
+    ck_assert(options->rtc_local && !options->no_reboot && !options->vnc);
+    ck_assert_uint_eq(options->drives->len, 2);
+    const struct drive_options *disk = options->drives->pdata[0], *cd = options->drives->pdata[1];
     ck_assert_int_eq(disk->kind, DRIVE_DISK);
     ck_assert_str_eq(disk->file, "/m/demo/disk0.qcow2");
     ck_assert_str_eq(disk->interface, "virtio");
@@ -230,16 +227,17 @@ START_TEST(test_conversion)
     ck_assert_int_eq(cd->kind, DRIVE_CDROM);
     ck_assert_str_eq(cd->file, "/iso/x.iso");
     ck_assert_ptr_null(cd->format);
-    const struct nic_options *nic = options.nics->pdata[0];
+    const struct nic_options *nic = options->nics->pdata[0];
     ck_assert_str_eq(nic->card, "e1000");
     ck_assert_str_eq(nic->backend, "user");
     ck_assert_uint_eq(g_strv_length(nic->forwards), 2);
     ck_assert(g_str_has_prefix(nic->mac, "52:54:00:"));
-    ck_assert_str_eq(((struct serial_options *)options.serials->pdata[0])->target, "file:/m/demo/log.txt");
-    ck_assert_str_eq(options.devices->pdata[0], "isa-debug-exit");
+    ck_assert_str_eq(((struct serial_options *)options->serials->pdata[0])->target, "file:/m/demo/log.txt");
+    ck_assert_str_eq(options->devices->pdata[0], "isa-debug-exit");
     ck_assert(config_set(config, "Machine", "template", "true", &error));
-    ck_assert(!config_to_options(config, "/m/demo", &options, &error));
+    ck_assert(!config_to_options(config, "/m/demo", options, &error));
     ck_assert(strstr(error->message, "linked clone"));
+    machine_options_free(options);
 }
 END_TEST
 
