@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Beside no-cpus.c, for tests of saving and of the control server on a machine without processors.
+#include "core/cpu/arch.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/vcpu.h"
 
@@ -16,5 +17,9 @@ void *lapic_state(struct lapic *lapic)
 }
 
 void lapic_loaded(struct lapic *lapic)
+{
+}
+
+void vcpu_flush_tlb(struct vcpu *vcpu)
 {
 }
