@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Compiles one block: collects a trace, computes which status flags are live where, emits each instruction, then the
 // stubs (slow paths, links) behind it.
+#include <Zydis/Zydis.h>
+
+#include "core/cpu/model.h"
 #include "core/cpu/translate/compile.h"
 #include "core/cpu/translate/system.h"
 
@@ -39,11 +42,37 @@ static bool ends_trace(const struct trace_insn *i)
     }
 }
 
+// Extensions that the guest's CPU model may hide: the interpreter raises #UD then.
+static bool hidden(const struct compiler *c, const struct fact *f)
+{
+    static const struct {
+        uint8_t isa;
+        uint16_t feature;
+    } gates[] = {
+        {ZYDIS_ISA_EXT_ADOX_ADCX, FEATURE_ADX}, {ZYDIS_ISA_EXT_AVX2, FEATURE_AVX2},
+        {ZYDIS_ISA_EXT_BMI1, FEATURE_BMI1},     {ZYDIS_ISA_EXT_BMI2, FEATURE_BMI2},
+        {ZYDIS_ISA_EXT_F16C, FEATURE_F16C},     {ZYDIS_ISA_EXT_FMA, FEATURE_FMA},
+        {ZYDIS_ISA_EXT_RDRAND, FEATURE_RDRAND}, {ZYDIS_ISA_EXT_RDSEED, FEATURE_RDSEED},
+        {ZYDIS_ISA_EXT_SHA, FEATURE_SHA},
+    };
+    switch (f->isa) { // no model names these by themselves: they come with AVX-512 or not at all
+    case ZYDIS_ISA_EXT_GFNI:
+    case ZYDIS_ISA_EXT_VAES:
+    case ZYDIS_ISA_EXT_VPCLMULQDQ:
+    case ZYDIS_ISA_EXT_AVX_VNNI:
+        return !(c->mode & MODE_AVX512);
+    }
+    for (unsigned n = 0; n < G_N_ELEMENTS(gates); n++)
+        if (gates[n].isa == f->isa)
+            return !cpu_has(c->t->set->model, gates[n].feature);
+    return false;
+}
+
 // What the mode forbids goes to the interpreter, which raises the right exception.
 static void apply_mode(const struct compiler *c, struct trace_insn *i)
 {
     struct fact *f = &i->fact;
-    if (f->class == FACT_MASKED)
+    if (f->class == FACT_MASKED || (f->class == FACT_PLAIN && hidden(c, f)))
         f->class = FACT_SENSITIVE;
     if (f->class == FACT_PLAIN && f->vector) {
         bool allowed = f->x87                                ? c->mode & MODE_X87
