@@ -195,7 +195,12 @@ static void copy_vex(struct compiler *c, const struct operands *o)
     emit8(e, i->opcode);
     if (i->has_modrm)
         emit8(e, (i->memory ? 0 : 0xc0) | (o->reg & 7) << 3 | (o->rm & 7));
-    emit_bytes(e, c->i->bytes + i->immediate_at, i->immediate_size);
+    // The register in the immediate of VPBLENDVB and its kin has three bits outside 64-bit code.
+    bool register_immediate = i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c;
+    if (register_immediate && !(c->mode & MODE_64))
+        emit8(e, c->i->bytes[i->immediate_at] & 0x7f);
+    else
+        emit_bytes(e, c->i->bytes + i->immediate_at, i->immediate_size);
 }
 
 static void copy_evex(struct compiler *c, const struct operands *o)
