@@ -182,6 +182,14 @@ static void copy_legacy(struct compiler *c, const struct operands *o)
     emit_bytes(e, c->i->bytes + i->immediate_at, immediate);
 }
 
+// The register in the immediate of VPBLENDVB and its kin has three bits outside 64-bit code.
+static bool short_register_immediate(const struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    return i->encoding == ENCODING_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c &&
+           !(c->mode & MODE_64);
+}
+
 static void copy_vex(struct compiler *c, const struct operands *o)
 {
     const struct guest_insn *i = &c->i->insn;
@@ -195,9 +203,7 @@ static void copy_vex(struct compiler *c, const struct operands *o)
     emit8(e, i->opcode);
     if (i->has_modrm)
         emit8(e, (i->memory ? 0 : 0xc0) | (o->reg & 7) << 3 | (o->rm & 7));
-    // The register in the immediate of VPBLENDVB and its kin has three bits outside 64-bit code.
-    bool register_immediate = i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c;
-    if (register_immediate && !(c->mode & MODE_64))
+    if (short_register_immediate(c))
         emit8(e, c->i->bytes[i->immediate_at] & 0x7f);
     else
         emit_bytes(e, c->i->bytes + i->immediate_at, i->immediate_size);
@@ -361,7 +367,7 @@ void translate_plain(struct compiler *c)
     }
     flags_before_copy(c);
     if (!names_high_register(&c->insns[c->i - c->insns]) && (c->bits == 64 || i->opcode_at == 0 || i->map) &&
-        !(i->bits != 64 && i->map == 0 && ((i->opcode & 0xf0) == 0x40 || i->opcode == 0x82)))
+        !short_register_immediate(c) && !(i->bits != 64 && i->map == 0 && ((i->opcode & 0xf0) == 0x40 || i->opcode == 0x82)))
         emit_bytes(&c->e, c->i->bytes, i->length);
     else
         translate_operands(c, false);
