@@ -108,7 +108,7 @@ static void time_from_registers(struct rtc *s)
         .tm_mon = (int)decode(s, s->cmos[MONTH]) - 1,
         .tm_year = (int)(decode(s, s->cmos[CENTURY]) * 100 + decode(s, s->cmos[YEAR])) - 1900,
     };
-    time_t t = timegm(&tm);
+    time_t t = CLAMP(timegm(&tm), 0, 9000000000); // nonsense in the registers must not overflow nanoseconds
     s->offset += (int64_t)t * SECOND - rtc_now(s) / SECOND * SECOND;
     machine_notify(s->device.machine, MACHINE_EVENT_RTC_CHANGE, NULL);
 }
