@@ -6,110 +6,11 @@
 // Commands run on a thread of their own ("gpu"). Threads: everything below LOCK under LOCK, which comes after the
 // the thread takes the machine lock only to hand a head over between VGA and the driver, and then first.
 #include "devices/display/edid.h"
-#include "devices/display/vga.h"
-#include "devices/virtio/virtio_pci.h"
+#include "devices/display/virtio_gpu.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define HEADS_MAX       4
-#define CONTROL_SIZE    256
-#define CURSOR_SIZE     16
-#define RESOURCES_MAX   1024
-#define MEMORY_MAX      (512 * MiB)  // of all 2D resources
-#define ENTRIES_MAX     16384        // pieces of one resource's backing
-#define PIECES_MAX      4096         // runs of pages that one blob is mapped from; more are copied
-#define SHARED_SIZE_MIN (256 * 1024) // bytes from which a resource may become a picture: shareable memory
-#define CURSOR_SIDE     64
-
-#define HEADER_SIZE   24
-#define FLAG_FENCE    1
-#define FEATURE_EDID  BIT(1)
-#define FEATURE_BLOB  BIT(3)
-#define EVENT_DISPLAY 1
-
-enum { QUEUE_CONTROL, QUEUE_CURSOR };
-enum { CONFIG_EVENTS_READ = 0, CONFIG_EVENTS_CLEAR = 4, CONFIG_SCANOUTS = 8, CONFIG_SIZE = 16 };
-
-enum command {
-    GET_DISPLAY_INFO = 0x100,
-    RESOURCE_CREATE_2D,
-    RESOURCE_UNREF,
-    SET_SCANOUT,
-    RESOURCE_FLUSH,
-    TRANSFER_TO_HOST_2D,
-    RESOURCE_ATTACH_BACKING,
-    RESOURCE_DETACH_BACKING,
-    GET_EDID = 0x10a,
-    RESOURCE_CREATE_BLOB = 0x10c,
-    SET_SCANOUT_BLOB = 0x10d,
-    UPDATE_CURSOR = 0x300,
-    MOVE_CURSOR = 0x301,
-};
-enum response {
-    OK_NODATA = 0x1100,
-    OK_DISPLAY_INFO = 0x1101,
-    OK_EDID = 0x1104,
-    ERROR_UNSPECIFIED = 0x1200,
-    ERROR_OUT_OF_MEMORY,
-    ERROR_SCANOUT,
-    ERROR_RESOURCE,
-    ERROR_CONTEXT,
-    ERROR_PARAMETER,
-};
-
-// One run of guest RAM.
-struct piece {
-    uint8_t *host;
-    uint32_t length;
-};
-
-struct resource {
-    uint32_t id, format, width, height; // blobs: no format and size of their own
-    bool blob;
-    uint64_t size;         // of a blob's bytes
-    struct pixels *pixels; // 2D: what was transferred; NULL for blobs
-    struct piece *pieces;  // the guest's backing, NULL when there is none
-    unsigned piece_count;
-    uint8_t *view;      // blob: its pages in one piece, NULL when they cannot be mapped so
-    struct view *owner; // of VIEW
-};
-
-// A blob's mapping; pictures that show it hold it beyond the resource's life.
-struct view {
-    _Atomic int references;
-    uint8_t *address;
-    uint64_t size;
-};
-
-struct head {
-    struct virtio_gpu *gpu;
-    struct surface *surface;
-    uint32_t resource;               // 0: nothing is shown
-    struct rectangle part;           // of the resource
-    uint32_t stride, offset, format; // blob
-    bool copied;                     // the blob is copied into the surface's own memory when flushed
-    unsigned width, height;          // that the viewer would like
-};
-
-struct virtio_gpu {
-    struct virtio_pci proxy; // first
-    struct vga vga;
-    uint64_t heads, width, height, memory;
-    uint8_t config[CONFIG_SIZE];
-    struct head head[HEADS_MAX];
-    GMutex lock;
-    GHashTable *resources; // id -> struct resource
-    uint64_t memory_used;
-    _Atomic bool driven; // the driver shows something: head 0 is not VGA's
-    GThread *thread;
-    GMutex wake_lock;
-    GCond wake, idle;
-    bool kicked, quit, parked, busy;
-    uint32_t saved_bytes; // resources and heads, only while saving and loading
-    uint8_t *saved;
-};
 
 // ---- Resources ----
 static void view_unref(struct view *view)
@@ -128,12 +29,12 @@ static void forget_backing(struct resource *resource)
     resource->view = NULL;
 }
 
-static uint64_t resource_bytes(const struct resource *resource)
+uint64_t gpu_resource_bytes(const struct resource *resource)
 {
     return (uint64_t)resource->width * resource->height * 4;
 }
 
-static void resource_free(void *data)
+void gpu_resource_free(void *data)
 {
     struct resource *resource = data;
     forget_backing(resource);
@@ -141,7 +42,7 @@ static void resource_free(void *data)
     g_free(resource);
 }
 
-static struct resource *find(struct virtio_gpu *gpu, uint32_t id)
+struct resource *gpu_find(struct virtio_gpu *gpu, uint32_t id)
 {
     return g_hash_table_lookup(gpu->resources, GUINT_TO_POINTER(id));
 }
@@ -152,7 +53,7 @@ static void release_plain(struct pixels *pixels)
 }
 
 // Small resources (cursors, glyphs) need no descriptor of the host.
-static struct pixels *resource_pixels(uint32_t width, uint32_t height)
+struct pixels *gpu_resource_pixels(uint32_t width, uint32_t height)
 {
     if ((uint64_t)width * height * 4 >= SHARED_SIZE_MIN)
         return pixels_new(width, height);
@@ -169,7 +70,7 @@ static struct pixels *resource_pixels(uint32_t width, uint32_t height)
 }
 
 // Byte positions of blue, green, red and alpha in each format.
-static bool format_bytes(uint32_t format, uint8_t at[4])
+bool gpu_format_bytes(uint32_t format, uint8_t at[4])
 {
     static const struct {
         uint8_t format, at[4];
@@ -195,7 +96,7 @@ static void convert_row(uint32_t format, const uint8_t *from, uint32_t *to, unsi
         memcpy(to, from, 4 * (size_t)count);
         return;
     }
-    if (!format_bytes(format, at))
+    if (!gpu_format_bytes(format, at))
         return;
     for (unsigned i = 0; i < count; i++, from += 4)
         to[i] = from[at[0]] | from[at[1]] << 8 | from[at[2]] << 16 | (uint32_t)from[at[3]] << 24;
@@ -221,7 +122,7 @@ static void read_backing(const struct resource *resource, uint64_t offset, void 
 
 // ---- Blobs in one piece ----
 // Maps the blob's pages a second time, in order: an old size of 0 makes mremap() duplicate a shared mapping.
-static void map_blob(struct resource *resource)
+void gpu_map_blob(struct resource *resource)
 {
     uint64_t total = 0;
     if (resource->piece_count > PIECES_MAX)
@@ -259,11 +160,6 @@ static void release_parent(struct pixels *pixels)
 }
 
 // ---- Requests and answers ----
-struct request {
-    struct virtqueue_element *element;
-    uint8_t header[HEADER_SIZE];
-    uint32_t type;
-};
 
 // Copies LENGTH bytes after the header; false when the guest sent fewer.
 static bool take(const struct request *request, void *to, size_t length)
@@ -306,18 +202,18 @@ static enum response create_2d(struct virtio_gpu *gpu, const struct request *req
         return ERROR_PARAMETER;
     uint32_t id = load_le(body, 4), format = load_le(body + 4, 4);
     uint32_t width = load_le(body + 8, 4), height = load_le(body + 12, 4);
-    if (!id || find(gpu, id) || g_hash_table_size(gpu->resources) >= RESOURCES_MAX)
+    if (!id || gpu_find(gpu, id) || g_hash_table_size(gpu->resources) >= RESOURCES_MAX)
         return ERROR_RESOURCE;
-    if (!format_bytes(format, at) || !width || !height || width > SURFACE_MAX_WIDTH || height > SURFACE_MAX_HEIGHT)
+    if (!gpu_format_bytes(format, at) || !width || !height || width > SURFACE_MAX_WIDTH || height > SURFACE_MAX_HEIGHT)
         return ERROR_PARAMETER;
     if (gpu->memory_used + (uint64_t)width * height * 4 > MEMORY_MAX)
         return ERROR_OUT_OF_MEMORY;
-    struct pixels *pixels = resource_pixels(width, height);
+    struct pixels *pixels = gpu_resource_pixels(width, height);
     if (!pixels)
         return ERROR_OUT_OF_MEMORY;
     struct resource *resource = g_new0(struct resource, 1);
     *resource = (struct resource){.id = id, .format = format, .width = width, .height = height, .pixels = pixels};
-    gpu->memory_used += resource_bytes(resource);
+    gpu->memory_used += gpu_resource_bytes(resource);
     g_hash_table_insert(gpu->resources, GUINT_TO_POINTER(id), resource);
     return OK_NODATA;
 }
@@ -358,7 +254,7 @@ static enum response attach_backing(struct virtio_gpu *gpu, const struct request
     uint8_t body[8];
     if (!take(request, body, sizeof(body)))
         return ERROR_PARAMETER;
-    struct resource *resource = find(gpu, load_le(body, 4));
+    struct resource *resource = gpu_find(gpu, load_le(body, 4));
     if (!resource || resource->blob)
         return ERROR_RESOURCE;
     return take_entries(gpu, request, sizeof(body), load_le(body + 4, 4), resource);
@@ -367,7 +263,7 @@ static enum response attach_backing(struct virtio_gpu *gpu, const struct request
 static enum response detach_backing(struct virtio_gpu *gpu, const struct request *request)
 {
     uint8_t body[8];
-    struct resource *resource = take(request, body, sizeof(body)) ? find(gpu, load_le(body, 4)) : NULL;
+    struct resource *resource = take(request, body, sizeof(body)) ? gpu_find(gpu, load_le(body, 4)) : NULL;
     if (!resource)
         return ERROR_RESOURCE;
     forget_backing(resource);
@@ -381,7 +277,7 @@ static enum response create_blob(struct virtio_gpu *gpu, const struct request *r
         return ERROR_PARAMETER;
     uint32_t id = load_le(body, 4), memory = load_le(body + 4, 4), count = load_le(body + 12, 4);
     uint64_t size = load_le(body + 24, 8);
-    if (!id || find(gpu, id) || g_hash_table_size(gpu->resources) >= RESOURCES_MAX)
+    if (!id || gpu_find(gpu, id) || g_hash_table_size(gpu->resources) >= RESOURCES_MAX)
         return ERROR_RESOURCE;
     if (memory != 1 || !size || size > MEMORY_MAX) // guest memory is all there is without 3D
         return ERROR_PARAMETER;
@@ -392,7 +288,7 @@ static enum response create_blob(struct virtio_gpu *gpu, const struct request *r
         g_free(resource);
         return result;
     }
-    map_blob(resource);
+    gpu_map_blob(resource);
     g_hash_table_insert(gpu->resources, GUINT_TO_POINTER(id), resource);
     return OK_NODATA;
 }
@@ -410,14 +306,14 @@ static void show_nothing(struct head *head)
 static enum response unref(struct virtio_gpu *gpu, const struct request *request)
 {
     uint8_t body[8];
-    struct resource *resource = take(request, body, sizeof(body)) ? find(gpu, load_le(body, 4)) : NULL;
+    struct resource *resource = take(request, body, sizeof(body)) ? gpu_find(gpu, load_le(body, 4)) : NULL;
     if (!resource)
         return ERROR_RESOURCE;
     for (unsigned i = 0; i < gpu->heads; i++)
         if (gpu->head[i].resource == resource->id)
             show_nothing(&gpu->head[i]);
     if (!resource->blob)
-        gpu->memory_used -= resource_bytes(resource);
+        gpu->memory_used -= gpu_resource_bytes(resource);
     g_hash_table_remove(gpu->resources, GUINT_TO_POINTER(resource->id));
     return OK_NODATA;
 }
@@ -429,7 +325,7 @@ static enum response transfer_2d(struct virtio_gpu *gpu, const struct request *r
         return ERROR_PARAMETER;
     struct rectangle r = take_rectangle(body);
     uint64_t offset = load_le(body + 16, 8);
-    struct resource *resource = find(gpu, load_le(body + 24, 4));
+    struct resource *resource = gpu_find(gpu, load_le(body + 24, 4));
     if (!resource || resource->blob || !resource->pieces)
         return ERROR_RESOURCE;
     if (!inside(&r, resource->width, resource->height) || offset > MEMORY_MAX)
@@ -480,7 +376,7 @@ static struct pixels *view_of(struct resource *resource, const struct head *head
 }
 
 // Copies RECTANGLE of the picture out of a blob that could not be mapped or has another format.
-static void copy_blob(struct resource *resource, const struct head *head, const struct rectangle *r)
+void gpu_copy_blob(struct resource *resource, const struct head *head, const struct rectangle *r)
 {
     struct pixels *pixels = surface_pixels(head->surface);
     g_autofree uint8_t *row = g_malloc(4 * (size_t)MAX(r->width, 1));
@@ -504,7 +400,7 @@ static bool take_scanout(struct virtio_gpu *gpu, uint32_t number, struct head **
     return *head != NULL;
 }
 
-static enum response set_scanout(struct virtio_gpu *gpu, const struct request *request)
+enum response gpu_set_scanout(struct virtio_gpu *gpu, const struct request *request)
 {
     uint8_t body[24];
     struct head *head;
@@ -518,7 +414,7 @@ static enum response set_scanout(struct virtio_gpu *gpu, const struct request *r
         show_nothing(head);
         return OK_NODATA;
     }
-    struct resource *resource = find(gpu, id);
+    struct resource *resource = gpu_find(gpu, id);
     if (!resource || resource->blob)
         return ERROR_RESOURCE;
     if (!inside(&part, resource->width, resource->height) || part.width < 16 || part.height < 16)
@@ -530,7 +426,7 @@ static enum response set_scanout(struct virtio_gpu *gpu, const struct request *r
     return OK_NODATA;
 }
 
-static enum response set_scanout_blob(struct virtio_gpu *gpu, const struct request *request)
+enum response gpu_set_scanout_blob(struct virtio_gpu *gpu, const struct request *request)
 {
     uint8_t body[72], at[4];
     struct head *head;
@@ -549,10 +445,10 @@ static enum response set_scanout_blob(struct virtio_gpu *gpu, const struct reque
         show_nothing(head);
         return OK_NODATA;
     }
-    struct resource *resource = find(gpu, next.resource);
+    struct resource *resource = gpu_find(gpu, next.resource);
     if (!resource || !resource->blob)
         return ERROR_RESOURCE;
-    if (!format_bytes(next.format, at) || width > SURFACE_MAX_WIDTH || height > SURFACE_MAX_HEIGHT ||
+    if (!gpu_format_bytes(next.format, at) || width > SURFACE_MAX_WIDTH || height > SURFACE_MAX_HEIGHT ||
         !inside(&next.part, width, height) || next.part.width < 16 || next.part.height < 16 ||
         next.stride < 4ull * width || next.stride % 4 || next.offset % 4 ||
         next.offset + (uint64_t)next.stride * (height - 1) + 4ull * width > resource->size)
@@ -577,7 +473,7 @@ static enum response flush(struct virtio_gpu *gpu, const struct request *request
     if (!take(request, body, sizeof(body)))
         return ERROR_PARAMETER;
     struct rectangle r = take_rectangle(body);
-    struct resource *resource = find(gpu, load_le(body + 16, 4));
+    struct resource *resource = gpu_find(gpu, load_le(body + 16, 4));
     if (!resource)
         return ERROR_RESOURCE;
     if (r.x < 0 || (!resource->blob && !inside(&r, resource->width, resource->height)))
@@ -593,7 +489,7 @@ static enum response flush(struct virtio_gpu *gpu, const struct request *request
             continue;
         struct rectangle seen = {left - head->part.x, top - head->part.y, right - left, bottom - top};
         if (head->copied)
-            copy_blob(resource, head, &seen);
+            gpu_copy_blob(resource, head, &seen);
         surface_damage(head->surface, &seen);
     }
     return OK_NODATA;
@@ -634,7 +530,7 @@ static void update_cursor(struct virtio_gpu *gpu, const struct request *request)
     if (!take(request, body, sizeof(body)) || !take_scanout(gpu, load_le(body, 4), &head))
         return;
     uint32_t id = load_le(body + 16, 4);
-    struct resource *resource = find(gpu, id);
+    struct resource *resource = gpu_find(gpu, id);
     if (request->type == UPDATE_CURSOR && !id)
         surface_set_cursor(head->surface, NULL);
     if (request->type == UPDATE_CURSOR && resource &&
@@ -660,13 +556,13 @@ typedef enum response simple_command(struct virtio_gpu *gpu, const struct reques
 static simple_command *const simple_commands[] = {
     [RESOURCE_CREATE_2D - 0x100] = create_2d,
     [RESOURCE_UNREF - 0x100] = unref,
-    [SET_SCANOUT - 0x100] = set_scanout,
+    [SET_SCANOUT - 0x100] = gpu_set_scanout,
     [RESOURCE_FLUSH - 0x100] = flush,
     [TRANSFER_TO_HOST_2D - 0x100] = transfer_2d,
     [RESOURCE_ATTACH_BACKING - 0x100] = attach_backing,
     [RESOURCE_DETACH_BACKING - 0x100] = detach_backing,
     [RESOURCE_CREATE_BLOB - 0x100] = create_blob,
-    [SET_SCANOUT_BLOB - 0x100] = set_scanout_blob,
+    [SET_SCANOUT_BLOB - 0x100] = gpu_set_scanout_blob,
 };
 
 static uint64_t execute(struct virtio_gpu *gpu, const struct request *request)
@@ -685,8 +581,6 @@ static uint64_t execute(struct virtio_gpu *gpu, const struct request *request)
     return answer(request, simple_commands[type - 0x100](gpu, request), NULL, 0);
 }
 
-static void take_over(struct virtio_gpu *gpu);
-
 static void serve(struct virtio_gpu *gpu, struct virtqueue *queue)
 {
     struct virtqueue_element *element;
@@ -697,7 +591,7 @@ static void serve(struct virtio_gpu *gpu, struct virtqueue *queue)
         if (iov_read(element->out, element->out_count, 0, request.header, HEADER_SIZE) == HEADER_SIZE) {
             request.type = load_le(request.header, 4);
             if (!gpu->driven && (request.type == SET_SCANOUT || request.type == SET_SCANOUT_BLOB))
-                take_over(gpu);
+                gpu_take_over(gpu);
             g_mutex_lock(&gpu->lock);
             if (queue->index == QUEUE_CURSOR)
                 update_cursor(gpu, &request);
@@ -784,7 +678,7 @@ static const struct surface_adapter_ops vga_ops = {vga_refresh_head, vga_draw_he
 static const struct surface_adapter_ops driver_ops = {NULL, NULL, head_wish};
 
 // Head 0 is the driver's from now on.
-static void take_over(struct virtio_gpu *gpu)
+void gpu_take_over(struct virtio_gpu *gpu)
 {
     surface_set_adapter(gpu->head[0].surface, &driver_ops, &gpu->head[0]);
     gpu->driven = true;
@@ -817,7 +711,7 @@ static void unpark(struct virtio_gpu *gpu)
     g_mutex_unlock(&gpu->wake_lock);
 }
 
-static void drop_everything(struct virtio_gpu *gpu)
+void gpu_drop_everything(struct virtio_gpu *gpu)
 {
     for (unsigned i = 0; i < gpu->heads; i++)
         if (gpu->head[i].resource)
@@ -832,7 +726,7 @@ static void device_reset(struct virtio_device *device)
 {
     struct virtio_gpu *gpu = container_of(virtio_pci_of(device), struct virtio_gpu, proxy);
     park(gpu);
-    drop_everything(gpu);
+    gpu_drop_everything(gpu);
     unpark(gpu);
 }
 
@@ -852,168 +746,6 @@ static const struct virtio_ops gpu_virtio_ops = {
     .config_written = config_written,
     .reset = device_reset,
 };
-
-// ---- Saved state: a list of heads and resources, as little-endian numbers ----
-static void put(GByteArray *out, uint64_t value, unsigned size)
-{
-    uint8_t bytes[8];
-    store_le(bytes, size, value);
-    g_byte_array_append(out, bytes, size);
-}
-
-static void save_resource(struct virtio_gpu *gpu, GByteArray *out, const struct resource *resource)
-{
-    const struct ram *ram = gpu->proxy.virtio.machine->ram;
-    put(out, resource->id, 4);
-    put(out, resource->blob, 4);
-    put(out, resource->format, 4);
-    put(out, resource->width, 4);
-    put(out, resource->height, 4);
-    put(out, resource->size, 8);
-    put(out, resource->piece_count, 4);
-    for (unsigned i = 0; i < resource->piece_count; i++) {
-        put(out, resource->pieces[i].host - ram->host, 8);
-        put(out, resource->pieces[i].length, 4);
-    }
-    for (uint32_t y = 0; !resource->blob && y < resource->height; y++)
-        g_byte_array_append(out, resource->pixels->data + (size_t)y * resource->pixels->stride, 4 * resource->width);
-}
-
-static void save(struct virtio_gpu *gpu)
-{
-    GByteArray *out = g_byte_array_new();
-    GHashTableIter iterator;
-    gpointer resource;
-    put(out, g_hash_table_size(gpu->resources), 4);
-    g_hash_table_iter_init(&iterator, gpu->resources);
-    while (g_hash_table_iter_next(&iterator, NULL, &resource))
-        save_resource(gpu, out, resource);
-    put(out, gpu->driven, 4);
-    for (unsigned i = 0; i < HEADS_MAX; i++) {
-        const struct head *head = &gpu->head[i];
-        const uint32_t values[] = {head->resource, head->part.x, head->part.y, head->part.width, head->part.height,
-                                   head->stride,   head->offset, head->format, head->width,      head->height};
-        for (unsigned k = 0; k < G_N_ELEMENTS(values); k++)
-            put(out, values[k], 4);
-    }
-    g_free(gpu->saved);
-    gpu->saved_bytes = out->len;
-    gpu->saved = g_byte_array_free(out, FALSE);
-}
-
-struct reader {
-    const uint8_t *data;
-    size_t left;
-    bool good;
-};
-
-static uint64_t get(struct reader *reader, unsigned size)
-{
-    if (reader->left < size) {
-        reader->good = false;
-        return 0;
-    }
-    uint64_t value = load_le(reader->data, size);
-    reader->data += size;
-    reader->left -= size;
-    return value;
-}
-
-static void load_pieces(struct virtio_gpu *gpu, struct reader *in, struct resource *resource)
-{
-    const struct ram *ram = gpu->proxy.virtio.machine->ram;
-    uint32_t count = get(in, 4);
-    if (count > ENTRIES_MAX || in->left < 12ull * count) {
-        in->good = false;
-        return;
-    }
-    resource->pieces = count ? g_new0(struct piece, count) : NULL;
-    for (; resource->piece_count < count; resource->piece_count++) {
-        uint64_t offset = get(in, 8), length = get(in, 4);
-        if (offset > ram->used || length > ram->used - offset) {
-            in->good = false;
-            return;
-        }
-        resource->pieces[resource->piece_count] = (struct piece){ram->host + offset, length};
-    }
-}
-
-static void load_resource(struct virtio_gpu *gpu, struct reader *in)
-{
-    uint8_t at[4];
-    struct resource *resource = g_new0(struct resource, 1);
-    resource->id = get(in, 4);
-    resource->blob = get(in, 4);
-    resource->format = get(in, 4);
-    resource->width = get(in, 4);
-    resource->height = get(in, 4);
-    resource->size = get(in, 8);
-    load_pieces(gpu, in, resource);
-    bool sane = resource->blob ? resource->size <= MEMORY_MAX
-                               : format_bytes(resource->format, at) && resource->width && resource->height &&
-                                     resource->width <= SURFACE_MAX_WIDTH && resource->height <= SURFACE_MAX_HEIGHT &&
-                                     in->left >= resource_bytes(resource);
-    if (sane && in->good && !resource->blob && (resource->pixels = resource_pixels(resource->width, resource->height)))
-        for (uint32_t y = 0; y < resource->height;
-             y++, in->data += 4 * resource->width, in->left -= 4 * resource->width)
-            memcpy(resource->pixels->data + (size_t)y * resource->pixels->stride, in->data, 4 * resource->width);
-    in->good &= sane && resource->id && !find(gpu, resource->id) && (resource->blob || resource->pixels);
-    if (!in->good) {
-        resource_free(resource);
-        return;
-    }
-    if (resource->blob)
-        map_blob(resource);
-    else
-        gpu->memory_used += resource_bytes(resource);
-    g_hash_table_insert(gpu->resources, GUINT_TO_POINTER(resource->id), resource);
-}
-
-// Sets the head's picture up by the same command that the driver gave, so that the same checks apply.
-static void load_head(struct virtio_gpu *gpu, struct reader *in, unsigned number)
-{
-    uint32_t values[10];
-    for (unsigned k = 0; k < G_N_ELEMENTS(values); k++)
-        values[k] = get(in, 4);
-    struct resource *resource = in->good && values[0] ? find(gpu, values[0]) : NULL;
-    if (number >= gpu->heads)
-        return;
-    gpu->head[number].width = MIN(values[8], 4095);
-    gpu->head[number].height = MIN(values[9], 4095);
-    if (!resource)
-        return;
-    uint8_t command[HEADER_SIZE + 72] = {0};
-    for (unsigned k = 0; k < 4; k++)
-        store_le(command + HEADER_SIZE + 4 * k, 4, values[1 + k]);
-    store_le(command + HEADER_SIZE + 16, 4, number);
-    store_le(command + HEADER_SIZE + 20, 4, values[0]);
-    store_le(command + HEADER_SIZE + 24, 4, values[1] + values[3]);
-    store_le(command + HEADER_SIZE + 28, 4, values[2] + values[4]);
-    store_le(command + HEADER_SIZE + 32, 4, values[7]);
-    store_le(command + HEADER_SIZE + 40, 4, values[5]);
-    store_le(command + HEADER_SIZE + 56, 4, values[6]);
-    struct iovec vector = {command, sizeof(command)};
-    struct virtqueue_element element = {.out = &vector, .out_count = 1, .out_length = sizeof(command)};
-    struct request request = {.element = &element};
-    in->good &= (resource->blob ? set_scanout_blob : set_scanout)(gpu, &request) == OK_NODATA;
-    struct head *head = &gpu->head[number];
-    if (in->good && head->copied)
-        copy_blob(resource, head, &(struct rectangle){0, 0, head->part.width, head->part.height});
-}
-
-static bool load(struct virtio_gpu *gpu)
-{
-    struct reader in = {gpu->saved, gpu->saved_bytes, true};
-    uint32_t count = get(&in, 4);
-    drop_everything(gpu);
-    for (uint32_t i = 0; i < count && i < RESOURCES_MAX && in.good; i++)
-        load_resource(gpu, &in);
-    if (in.good && get(&in, 4))
-        take_over(gpu);
-    for (unsigned i = 0; i < HEADS_MAX && in.good; i++)
-        load_head(gpu, &in, i);
-    return in.good;
-}
 
 // ---- Life ----
 static bool virtio_gpu_realize(struct device *device, GError **error)
@@ -1039,7 +771,7 @@ static bool virtio_gpu_realize(struct device *device, GError **error)
     g_mutex_init(&gpu->wake_lock);
     g_cond_init(&gpu->wake);
     g_cond_init(&gpu->idle);
-    gpu->resources = g_hash_table_new_full(NULL, NULL, NULL, resource_free);
+    gpu->resources = g_hash_table_new_full(NULL, NULL, NULL, gpu_resource_free);
     for (unsigned i = 0; i < gpu->heads; i++) {
         struct head *head = &gpu->head[i];
         head->gpu = gpu;
@@ -1085,7 +817,7 @@ static void virtio_gpu_quiesce(struct device *device)
 {
     struct virtio_gpu *gpu = container_of(device, struct virtio_gpu, proxy.pci.device);
     park(gpu);
-    save(gpu);
+    gpu_save(gpu);
     unpark(gpu);
 }
 
@@ -1095,7 +827,7 @@ static bool virtio_gpu_loaded(struct device *device, GError **error)
     virtio_pci_loaded(&gpu->proxy);
     vga_loaded(&gpu->vga);
     park(gpu);
-    bool good = load(gpu);
+    bool good = gpu_load(gpu);
     unpark(gpu);
     if (!good)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT, "the saved pictures of %s are damaged", device->id);

@@ -2,7 +2,7 @@
 // The protocol side: libvncserver on the "vnc" thread. All its functions and structures are touched by that thread
 // only. The picture that clients see is a copy of the surface, brought up to date by its damage, so that libvncserver
 // may draw a cursor into it for viewers that cannot, and a change of mode is safe.
-#include "ui/vnc/net.h"
+#include "ui/vnc/session.h"
 
 #include <errno.h>
 #include <linux/input-event-codes.h>
@@ -23,58 +23,13 @@
 #define QUIET_LOOK_US    40000
 #define BACKLOG_LIMIT    (64 * KiB) // a client for which more waits gets no new update
 #define MESSAGES_AT_ONCE 64
-#define PASSWORD_MAX     8
 #define CLIENTS_DEFAULT  16
 #define WISHES_MAX       1000 // sizes that one connection may ask for: the library (0.9.14) loses memory on each
 
 #define ENCODING_QEMU_KEY (-258)
 #define ENCODING_QEMU_LED (-261)
 
-struct passwords {
-    char full[PASSWORD_MAX + 1], view[PASSWORD_MAX + 1];
-};
-
-// LOCK guards passwords and the queues between threads; the rest is the "vnc" thread's.
-struct vnc_server {
-    struct screen *screen;
-    struct surface *surface;
-    struct input *input;
-    struct vnc_net *net;
-    char *name;
-    void (*clipboard)(void *opaque, const char *text);
-    void *opaque;
-
-    GMutex lock;
-    struct passwords passwords;
-    bool passwords_changed;
-    GQueue adopted;      // struct vnc_client *, from the net thread
-    char *new_clipboard; // to be sent to clients
-    int wake;
-    _Atomic bool quit;
-    GThread *thread;
-
-    // From the surface's callbacks, any thread
-    _Atomic bool resized, damaged, cursor_changed, cursor_moved, leds_changed;
-
-    rfbScreenInfoPtr rfb;
-    uint8_t *picture;
-    struct surface_listener *listener;
-    int64_t next_frame, next_look, lively_until, changed_at;
-    bool frame_pending; // damage was found that a client has not been shown
-};
-
-// What hangs at rfbClientRec.clientData.
-struct session {
-    struct vnc_server *server;
-    struct vnc_client *client;
-    bool key_extension, key_extension_told, led_extension;
-    unsigned leds_told;
-    int buttons;
-    bool keys[KEY_CNT];
-    unsigned wishes;
-};
-
-static void server_wake(struct vnc_server *server)
+void vnc_server_wake(struct vnc_server *server)
 {
     uint64_t one = 1;
     if (write(server->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
@@ -86,28 +41,28 @@ static void on_resized(void *opaque, struct surface *surface, struct pixels *pix
 {
     struct vnc_server *server = opaque;
     server->resized = true;
-    server_wake(server);
+    vnc_server_wake(server);
 }
 
 static void on_damaged(void *opaque, struct surface *surface, const struct rectangle *rectangle)
 {
     struct vnc_server *server = opaque;
     if (!atomic_exchange(&server->damaged, true))
-        server_wake(server);
+        vnc_server_wake(server);
 }
 
 static void on_cursor_changed(void *opaque, struct surface *surface, struct cursor *cursor)
 {
     struct vnc_server *server = opaque;
     server->cursor_changed = true;
-    server_wake(server);
+    vnc_server_wake(server);
 }
 
 static void on_cursor_moved(void *opaque, struct surface *surface, int x, int y)
 {
     struct vnc_server *server = opaque;
     if (!atomic_exchange(&server->cursor_moved, true))
-        server_wake(server);
+        vnc_server_wake(server);
 }
 
 static const struct surface_listener_ops listener_ops = {on_resized, on_damaged, on_cursor_changed, on_cursor_moved,
@@ -117,106 +72,7 @@ static void on_leds(void *opaque, unsigned leds)
 {
     struct vnc_server *server = opaque;
     server->leds_changed = true;
-    server_wake(server);
-}
-
-// ---- Passwords ----
-static bool same_bytes(const uint8_t *a, const uint8_t *b, size_t length)
-{
-    uint8_t differ = 0;
-    for (size_t i = 0; i < length; i++)
-        differ |= a[i] ^ b[i];
-    return differ == 0;
-}
-
-static bool answers(rfbClientPtr cl, const char *response, const char *password)
-{
-    if (!*password)
-        return false;
-    uint8_t expected[CHALLENGESIZE];
-    char copy[PASSWORD_MAX + 1];
-    g_strlcpy(copy, password, sizeof(copy));
-    memcpy(expected, cl->authChallenge, CHALLENGESIZE);
-    rfbEncryptBytes(expected, copy);
-    return same_bytes(expected, (const uint8_t *)response, CHALLENGESIZE);
-}
-
-static rfbBool check_password(rfbClientPtr cl, const char *response, int length)
-{
-    struct session *session = cl->clientData;
-    if (length != CHALLENGESIZE)
-        return FALSE;
-    g_mutex_lock(&session->server->lock);
-    struct passwords passwords = session->server->passwords;
-    g_mutex_unlock(&session->server->lock);
-    bool full = answers(cl, response, passwords.full), view = !full && answers(cl, response, passwords.view);
-    if (view) {
-        cl->viewOnly = TRUE;
-        session->client->view_only = true;
-    }
-    if (!full && !view)
-        log_warning("vnc", "client %u (%s) gave a wrong password", session->client->id, session->client->peer);
-    return full || view;
-}
-
-bool vnc_server_has_password(struct vnc_server *server)
-{
-    g_mutex_lock(&server->lock);
-    bool has = server->passwords.full[0] || server->passwords.view[0];
-    g_mutex_unlock(&server->lock);
-    return has;
-}
-
-static bool refuse_password(GError **error, const char *text)
-{
-    g_set_error_literal(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, text);
-    return false;
-}
-
-bool vnc_server_set_passwords(struct vnc_server *server, const char *password, const char *view_password,
-                              GError **error)
-{
-    password = password ? password : "";
-    view_password = view_password ? view_password : "";
-    if (strlen(password) > PASSWORD_MAX || strlen(view_password) > PASSWORD_MAX)
-        return refuse_password(error, "A VNC password has 8 characters at most: choose a shorter one");
-    if (*password && strcmp(password, view_password) == 0)
-        return refuse_password(error, "The VNC password and the view-only password are the same: choose another");
-    if (!*password && !*view_password && !vnc_net_local(server->net))
-        return refuse_password(error, "VNC on an address that other hosts reach needs a password: give one, or listen "
-                                      "on 127.0.0.1");
-    g_mutex_lock(&server->lock);
-    g_strlcpy(server->passwords.full, password, sizeof(server->passwords.full));
-    g_strlcpy(server->passwords.view, view_password, sizeof(server->passwords.view));
-    server->passwords_changed = true;
-    g_mutex_unlock(&server->lock);
-    server_wake(server);
-    return true;
-}
-
-bool vnc_server_load_passwords(struct vnc_server *server, const char *file, GError **error)
-{
-    struct stat status;
-    g_autofree char *text = NULL;
-    gsize length;
-    if (stat(file, &status) == 0 && status.st_mode & (S_IRWXG | S_IRWXO)) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "Others may read the VNC password file %s: run chmod 600 on it", file);
-        return false;
-    }
-    if (!g_file_get_contents(file, &text, &length, error)) {
-        g_prefix_error(error, "Cannot read the VNC password file: ");
-        return false;
-    }
-    g_auto(GStrv) lines = g_strsplit(text, "\n", 3);
-    bool good = vnc_server_set_passwords(server, lines[0], lines[0] ? lines[1] : NULL, error);
-    if (good && !vnc_server_has_password(server)) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "The VNC password file %s is empty: write the password into its first line", file);
-        good = false;
-    }
-    memset(text, 0, length);
-    return good;
+    vnc_server_wake(server);
 }
 
 // ---- Input from clients ----
@@ -324,7 +180,7 @@ void vnc_server_set_clipboard(struct vnc_server *server, const char *text)
     g_free(server->new_clipboard);
     server->new_clipboard = g_utf8_make_valid(text, MIN(strlen(text), MiB));
     g_mutex_unlock(&server->lock);
-    server_wake(server);
+    vnc_server_wake(server);
 }
 
 // ---- QEMU's extended key event and LED state (the RFB protocol, community version) ----
@@ -808,7 +664,7 @@ static void adopt(void *opaque, struct vnc_client *client)
     g_mutex_lock(&server->lock);
     g_queue_push_tail(&server->adopted, client);
     g_mutex_unlock(&server->lock);
-    server_wake(server);
+    vnc_server_wake(server);
 }
 
 // ---- Life ----
@@ -849,7 +705,7 @@ static rfbScreenInfoPtr make_rfb(struct vnc_server *server, bool exclusive)
     rfb->alwaysShared = !exclusive;
     rfb->neverShared = exclusive;
     rfb->permitFileTransfer = FALSE;
-    rfb->passwordCheck = check_password;
+    rfb->passwordCheck = vnc_check_password;
     rfb->kbdAddEvent = on_keysym;
     rfb->kbdReleaseAllKeys = on_release_all;
     rfb->ptrAddEvent = on_pointer;
@@ -950,7 +806,7 @@ void vnc_server_free(struct vnc_server *server)
     if (server->thread) {
         input_remove_leds_listener(server->input, on_leds, server);
         server->quit = true;
-        server_wake(server);
+        vnc_server_wake(server);
         g_thread_join(server->thread);
     }
     vnc_net_free(server->net);
