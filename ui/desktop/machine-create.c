@@ -51,6 +51,9 @@ static gboolean write_definition(const char *folder, const struct machine_plan *
         {"Drive disk0", "format", plan->disk && !plan->existing_disk ? "raw" : NULL},
         {"Drive cdrom0", "kind", plan->cdrom ? "cdrom" : NULL},
         {"Drive cdrom0", "file", plan->cdrom},
+        {"Network net0", "backend", "user"},
+        {"Network net0", "card", "e1000"},             // every system has a driver for it
+        {"Device tablet0", "device", "virtio-tablet"}, // no grab where the guest has a driver, else the PS/2 mouse
     };
     for (guint i = 0; i < G_N_ELEMENTS(entries); i++)
         if (entries[i].text && *entries[i].text &&
