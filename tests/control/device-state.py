@@ -91,6 +91,8 @@ def extra_arguments(name, work):
         return ["--display-adapter", "vga"]
     if name == "virtio-gpu":
         return ["--display-adapter", "virtio-gpu"]
+    if name.startswith("usb-"):
+        return ["--device", "xhci", "--device", name]
     return ["--device", name]
 
 
