@@ -402,4 +402,5 @@ bool machine_state_loaded(struct machine *machine, GError **error)
 void machine_set_a20(struct machine *machine, bool open)
 {
     machine->a20 = open;
+    address_space_set_fold(machine->memory, !open);
 }

@@ -109,8 +109,8 @@ void machine_reset_devices(struct machine *machine);
 bool machine_state_loaded(struct machine *machine, GError **error);
 // Ends the run: SHUTDOWN with this exit status. As machine_request_shutdown(), which uses 0.
 void machine_request_exit(struct machine *machine, const char *reason, int status);
-// A20 gate: closed, bit 20 of CPU and DMA addresses below 4 GiB would be forced to 0. Open and closed states are kept for
-// software that reads them back; addresses are never masked, as on every PC since 2013 (SDM vol. 1, 20.1).
+// The A20 gate: closed, bit 20 of memory addresses below 4 GiB counts as 0, for processors and devices alike, so that
+// programs written for the 8086 find the first mebibyte again behind its end. Machine lock held.
 void machine_set_a20(struct machine *machine, bool open);
 
 struct machine_options;      // core/machine/options.h: the description that command line and machine.conf fill in

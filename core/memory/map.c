@@ -188,10 +188,63 @@ static struct flat_map *flatten(struct address_space *space)
     return map;
 }
 
+// ---- The A20 gate ----
+enum { FOLD = 1 << 20 }; // bit of addresses that a closed gate holds at 0
+#define FOLD_END (UINT64_C(1) << 32)
+
+// Appends what MAP shows in [START, END), moved up by SHIFT.
+static void append_moved(const struct flat_map *map, struct flat_map *to, uint64_t start, uint64_t end, uint64_t shift)
+{
+    unsigned i = 0;
+    for (unsigned high = map->count; i < high;) {
+        unsigned middle = (i + high) / 2;
+        if (map->mappings[middle].start + map->mappings[middle].size <= start)
+            i = middle + 1;
+        else
+            high = middle;
+    }
+    for (; i < map->count && map->mappings[i].start < end; i++) {
+        struct mapping piece = map->mappings[i];
+        uint64_t from = MAX(piece.start, start), skip = from - piece.start;
+        piece.size = MIN(piece.start + piece.size, end) - from;
+        piece.start = from + shift;
+        piece.offset += skip;
+        if (piece.host) {
+            piece.host += skip;
+            piece.ram_offset += skip;
+        }
+        to->mappings[to->count++] = piece;
+    }
+}
+
+// The map with bit 20 of addresses below 4 GiB held at 0: every odd mebibyte shows what the even one below it shows.
+static struct flat_map *fold(struct flat_map *map)
+{
+    struct flat_map *to = g_malloc0(sizeof(*to) + (2 * map->count + 2 * FOLD_END / FOLD) * sizeof(struct mapping));
+    for (uint64_t even = 0; even < FOLD_END; even += 2 * FOLD) {
+        append_moved(map, to, even, even + FOLD, 0);
+        append_moved(map, to, even, even + FOLD, FOLD);
+    }
+    append_moved(map, to, FOLD_END, UINT64_MAX, 0);
+    g_free(map);
+    return to;
+}
+
+void address_space_set_fold(struct address_space *space, bool folded)
+{
+    if (space->folded == folded)
+        return;
+    address_space_begin(space);
+    space->folded = folded;
+    space->dirty = true;
+    address_space_commit(space);
+}
+
 static void publish(struct address_space *space)
 {
     space->dirty = false;
-    struct flat_map *old = atomic_exchange(&space->map, flatten(space));
+    struct flat_map *map = flatten(space);
+    struct flat_map *old = atomic_exchange(&space->map, space->folded ? fold(map) : map);
     if (space->changed)
         space->changed(space->changed_opaque);
     retire(space, old);

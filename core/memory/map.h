@@ -16,6 +16,7 @@ struct address_space {
     GPtrArray *regions; // struct region *, ascending priority
     unsigned depth;     // of begin/commit
     bool dirty;
+    bool folded; // see address_space_set_fold()
     void (*changed)(void *opaque);
     void *changed_opaque;
     struct flat_map *_Atomic map;

@@ -140,6 +140,9 @@ void address_space_unmap(struct region *region);
 void address_space_begin(struct address_space *space);
 void address_space_commit(struct address_space *space);
 
+// Folded: bit 20 of every address below 4 GiB counts as 0 (a closed A20 gate). Machine lock held.
+void address_space_set_fold(struct address_space *space, bool folded);
+
 // What is at ADDRESS, or NULL: nothing is. Lock-free. The result stays valid
 // - on a vCPU thread until its next device access or block end (CHANGED returns when all have passed one),
 // - on a thread that holds the machine lock until it releases the lock or changes the map.

@@ -138,6 +138,29 @@ e820:   mov eax, 0xe820
         mov si, t_unreal
         call report
 
+        mov ax, 0xffff          ; the A20 gate: closed by the BIOS, opened by the keyboard controller
+        mov gs, ax
+        mov word [gs:0x510], 0x1111
+        mov ax, 0x2400
+        int 0x15
+        jc failed
+        mov word [0x500], 0x2222
+        mov bx, [gs:0x510]      ; closed: the same byte as [0x500]
+        mov word [gs:0x512], 0x3333
+        call kbc
+        mov al, 0xd1
+        out 0x64, al
+        call kbc
+        mov al, 0xdf
+        out 0x60, al
+        call kbc
+        movzx eax, bx
+        shl eax, 16
+        mov ax, [gs:0x510]      ; open: the byte behind the first mebibyte
+        add ax, [0x502]
+        mov si, t_a20
+        call report
+
         mov ax, 0x4f01          ; VBE mode 0x118: 1024 x 768, with its frame buffer
         mov cx, 0x0118
         mov di, buffer
@@ -184,11 +207,17 @@ e820:   mov eax, 0xe820
         out dx, al
         hlt
 
+kbc:    in al, 0x64             ; until the keyboard controller takes a byte
+        test al, 2
+        jnz kbc
+        ret
+
 t_base:   db "base ", 0
 t_e820:   db "map ", 0
 t_ram:    db "ram ", 0
 t_sum:    db "sum ", 0
 t_unreal: db "unreal ", 0
+t_a20:    db "a20 ", 0
 t_vbe:    db "vbe ", 0
 t_done:   db "ticks", 10, 0
         align 8

@@ -157,22 +157,22 @@ def make_floppy(guest):
     return page
 
 
-@row("bios-services", "a boot sector that uses BIOS services, unreal mode and VBE on SeaBIOS", 120, quick=True)
+@row("bios-services", "a boot sector that uses BIOS services, unreal mode, the A20 gate and VBE on SeaBIOS", 120, quick=True)
 def bios_services(guest):
     page = make_floppy(guest)
     guest.start("--memory", "32M", "--floppy", guest.path("floppy.img"), "--boot", "a", "--device", "isa-debug-exit",
                 "--debug-output", guest.path("bios.log"), "--screenshot", guest.path("screen.png"))
     seen = {name: int(guest.expect(name + rb" ([0-9a-f]{8})\n")[1], 16)
-            for name in (b"base", b"map", b"ram", b"sum", b"unreal", b"vbe")}
+            for name in (b"base", b"map", b"ram", b"sum", b"unreal", b"a20", b"vbe")}
     guest.expect(b"ticks")
     guest.wait(status=0x21)
-    wanted = {b"sum": order_sum(page), b"unreal": 0x600df00d, b"vbe": ramp_sum(4096)}
+    wanted = {b"sum": order_sum(page), b"unreal": 0x600df00d, b"a20": 0x22224444, b"vbe": ramp_sum(4096)}
     for name, value in wanted.items():
         if seen[name] != value:
             raise Failure(f"{name.decode()} is {seen[name]:08x} in place of {value:08x}")
     if not 600 <= seen[b"base"] <= 640 or not 31 << 20 <= seen[b"ram"] <= 32 << 20:
         raise Failure(f"the BIOS reports {seen[b'base']} KiB and {seen[b'ram']} bytes")
-    return f"nonce sum {seen[b'sum']:08x}, {seen[b'map']} map entries, unreal mode, VBE frame buffer, timer ticks"
+    return f"nonce sum {seen[b'sum']:08x}, {seen[b'map']} map entries, unreal mode, A20 gate, VBE frame buffer, timer ticks"
 
 
 @row("boot-menu", "SeaBIOS's boot menu by keyboard: the floppy is chosen in place of the disk", 120)

@@ -249,6 +249,38 @@ START_TEST(changes_take_effect_together)
 }
 END_TEST
 
+START_TEST(folded_odd_mebibytes_show_even_ones)
+{
+    struct fixture f;
+    set_up(&f);
+    struct region ram, device, high;
+    struct probe probe = {0};
+    struct mapping m;
+    region_init_ram(&ram, "ram", f.main, 4 * MiB);
+    region_init_ram(&high, "high", f.main, 4 * MiB);
+    region_init_io(&device, "device", &any_ops, &probe, 0x2000);
+    address_space_map(f.space, &ram, 0, 0);
+    address_space_map(f.space, &device, 0xa0000, 1);
+    address_space_map(f.space, &high, 5ull << 30, 0);
+    address_space_store(f.space, 0x100500, 0x1111, 2);
+    address_space_set_fold(f.space, true);
+    address_space_store(f.space, 0x500, 0x2222, 2);
+    ck_assert_uint_eq(address_space_load(f.space, 0x100500, 2), 0x2222);
+    address_space_store(f.space, 0x3fffff, 0x33, 1);
+    ck_assert_uint_eq(address_space_load(f.space, 0x2fffff, 1), 0x33);
+    address_space_store(f.space, 0x1a0010, 7, 4);
+    ck_assert_uint_eq(probe.count, 1);
+    ck_assert_uint_eq(probe.offset[0], 0x10);
+    ck_assert(!address_space_lookup(f.space, 0x500000, &m)); // even: empty
+    ck_assert(address_space_lookup(f.space, (5ull << 30) + 0x100500, &m));
+    ck_assert_uint_eq(m.ram_offset + (5ull << 30) + 0x100500 - m.start, f.main + 0x100500); // above 4 GiB: as it was
+    address_space_set_fold(f.space, false);
+    ck_assert_uint_eq(address_space_load(f.space, 0x100500, 2), 0x1111);
+    ck_assert_uint_eq(address_space_load(f.space, 0x500, 2), 0x2222);
+    tear_down(&f);
+}
+END_TEST
+
 struct race {
     struct address_space *space;
     _Atomic bool stop;
@@ -351,6 +383,7 @@ int main(void)
     tcase_add_test(tests, damage_names_each_page_once);
     tcase_add_test(tests, dma_stays_in_one_mapping);
     tcase_add_test(tests, changes_take_effect_together);
+    tcase_add_test(tests, folded_odd_mebibytes_show_even_ones);
     tcase_add_test(tests, moving_for_ever_keeps_few_maps);
     tcase_add_test(tests, a_waiter_says_that_it_waits);
     tcase_add_test(tests, too_much_memory_is_an_error);
