@@ -6,6 +6,7 @@
 #include "core/control/control.h"
 #include "core/control/hold.h"
 #include "core/machine/machine.h"
+#include "core/monitor_ports.h"
 #include "core/monitor_vnc.h"
 #include "core/state/machine_state.h"
 #include "devices/char/backend.h"
@@ -157,6 +158,7 @@ static bool serve(struct monitor *monitor, GError **error)
         monitor->control = control_server_new(monitor->machine, monitor->options->control_socket, error);
         if (!monitor->control)
             return false;
+        monitor_ports_serve(monitor->machine, monitor->control);
     }
     if (monitor->control && monitor->hold)
         control_server_set_hold(monitor->control, monitor->hold);

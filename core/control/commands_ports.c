@@ -135,6 +135,32 @@ static JsonNode *set_forward(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+static void add_nic(void *data, const struct control_nic *nic)
+{
+    JsonObject *entry = json_object_new();
+    json_object_set_string_member(entry, "name", nic->id);
+    json_object_set_string_member(entry, "backend", nic->backend);
+    json_object_set_string_member(entry, "mac", nic->mac);
+    json_object_set_boolean_member(entry, "link", nic->link);
+    json_object_set_int_member(entry, "sent-bytes", nic->sent_bytes);
+    json_object_set_int_member(entry, "received-bytes", nic->received_bytes);
+    json_object_set_int_member(entry, "dropped-frames", nic->dropped);
+    JsonArray *forwards = json_array_new();
+    for (unsigned i = 0; i < nic->forward_count; i++)
+        json_array_add_string_element(forwards, nic->forwards[i]);
+    json_object_set_array_member(entry, "forwards", forwards);
+    json_array_add_object_element(data, entry);
+}
+
+static JsonNode *query_nics(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    JsonArray *list = json_array_new();
+    if (server->ports && server->ports->nics)
+        server->ports->nics(server->ports_opaque, add_nic, list);
+    return qmp_node_array(list);
+}
+
 static const struct qmp_argument link_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("up", QMP_BOOL), QMP_END};
 static const struct qmp_argument forward_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("forward", QMP_STRING),
                                                         QMP_MAY("add", QMP_BOOL), QMP_END};
@@ -143,5 +169,6 @@ const struct qmp_command control_port_commands[] = {
     QMP_REQUEST("query-chardev", query_chardev, NULL, QMP_ANY_STATE, "Serial ports and where they lead."),
     QMP_REQUEST("set_link", set_link, link_arguments, QMP_ANY_STATE, "Plugs or unplugs a network card's cable."),
     QMP_REQUEST("x-cloche-forward", set_forward, forward_arguments, QMP_ANY_STATE, "Adds or removes a port forward."),
+    QMP_REQUEST("x-cloche-query-nics", query_nics, NULL, QMP_ANY_STATE, "Network cards, their cables and forwards."),
     QMP_END,
 };

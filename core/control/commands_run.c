@@ -94,7 +94,7 @@ static JsonNode *query_cpus(struct qmp_call *call, GError **error)
         json_object_set_int_member(props, "thread-id", 0);
         json_object_set_int_member(cpu, "cpu-index", i);
         json_object_set_string_member(cpu, "qom-path", path);
-        json_object_set_int_member(cpu, "thread-id", getpid());
+        json_object_set_int_member(cpu, "thread-id", vcpu_thread_id(machine->cpus->vcpu[i]));
         json_object_set_object_member(cpu, "props", props);
         json_object_set_string_member(cpu, "target", "x86_64");
         json_array_add_object_element(list, cpu);

@@ -37,6 +37,14 @@ struct control_vnc_ops {
 void control_server_set_vnc(struct control_server *server, const struct control_vnc_ops *ops, void *opaque);
 
 // Serial ports and network cards of the machine, likewise.
+struct control_nic {
+    const char *id, *backend; // "net0", "user"
+    char mac[18];             // "52:54:00:..."
+    bool link;
+    const char *const *forwards;
+    unsigned forward_count;
+    uint64_t sent_bytes, received_bytes, dropped; // as the guest sees it; dropped: frames
+};
 struct control_port_ops {
     // Calls FN with (label, target as reached: "pty:/dev/pts/3") for each character device.
     void (*chardevs)(void *opaque, void (*fn)(void *data, const char *label, const char *target, bool open),
@@ -44,6 +52,7 @@ struct control_port_ops {
     // A network card's link; FORWARD as in machine.conf(5), added or removed.
     bool (*set_link)(void *opaque, const char *id, bool up, GError **error);
     bool (*forward)(void *opaque, const char *id, const char *forward, bool add, GError **error);
+    void (*nics)(void *opaque, void (*fn)(void *data, const struct control_nic *nic), void *data);
 };
 void control_server_set_ports(struct control_server *server, const struct control_port_ops *ops, void *opaque);
 

@@ -21,6 +21,7 @@ struct vcpu_thread {
     GMutex lock;
     GCond run_changed, parked_changed;
     bool run, quit, parked, inside;
+    int id;      // of the host, 0 until it has begun
     GQueue work; // struct vcpu_work *
 };
 
@@ -256,6 +257,9 @@ static void *thread_main(void *opaque)
     current = v;
     t->waiter = (struct lock_waiter){lock_wait_begin, lock_wait_end, t};
     io_lock_set_waiter(&t->waiter);
+    g_mutex_lock(&t->lock);
+    t->id = gettid();
+    g_mutex_unlock(&t->lock);
     while (wait_for_run(t)) {
         serve_signals(v);
         if (v->activity == VCPU_RUNNING)
@@ -324,6 +328,17 @@ void vcpu_thread_wait_parked(struct vcpu_thread *thread)
     while (!thread->parked)
         g_cond_wait(&thread->parked_changed, &thread->lock);
     g_mutex_unlock(&thread->lock);
+}
+
+int vcpu_thread_id(const struct vcpu *vcpu)
+{
+    struct vcpu_thread *t = vcpu->thread;
+    g_mutex_lock(&t->lock);
+    while (!t->id) // the first thing that it does is to park
+        g_cond_wait(&t->parked_changed, &t->lock);
+    int id = t->id;
+    g_mutex_unlock(&t->lock);
+    return id;
 }
 
 void vcpu_thread_wake(struct vcpu_thread *thread)

@@ -293,6 +293,7 @@ void vcpu_kick(struct vcpu *vcpu);                           // makes run() retu
 // Runs FN on every vCPU of the set at its next block end (or here, for parked and halted ones), and returns when all
 // have: TLB shoot-downs, page revocation. May be called with or without the machine lock, also on a vCPU thread.
 void cpu_set_run_on_all(struct cpu_set *set, void (*fn)(struct vcpu *vcpu, void *opaque), void *opaque);
+int vcpu_thread_id(const struct vcpu *vcpu); // of the host thread that runs it, as in /proc/PID/task
 // Current vCPU of this thread or NULL.
 struct vcpu *vcpu_current(void);
 

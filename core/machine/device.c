@@ -141,6 +141,12 @@ void device_set_pointer(struct device *device, const char *property, void *value
     *(void **)member(device, found) = value;
 }
 
+void *device_pointer(struct device *device, const char *property)
+{
+    const struct property *found = find_property(device->class, property);
+    return found && found->type == PROPERTY_POINTER ? *(void **)member(device, found) : NULL;
+}
+
 // ---- Life ----
 static void free_properties(struct device *device)
 {

@@ -55,6 +55,7 @@ struct device *device_new(struct machine *machine, const char *class_name, const
 // TEXT is parsed by the property's type ("64K", "on", "3"). The error names device, property and what is allowed.
 bool device_set(struct device *device, const char *property, const char *text, GError **error);
 void device_set_pointer(struct device *device, const char *property, void *value);
+void *device_pointer(struct device *device, const char *property); // NULL, too, where the class has no such property
 bool device_realize(struct device *device, GError **error);
 void device_free(struct device *device);
 // The first device of a class in the machine, or NULL.

@@ -27,6 +27,7 @@ struct char_backend {
     const struct char_frontend *frontend;
     void *opaque;
     char *address;
+    char *target; // as it was asked for
     int read_fd, write_fd, listen_fd; // -1: none
     int terminal_fd; // of a pseudo-terminal: kept open, so that it does not hang up while nobody else has it
     bool terminal, socket, owns_fds, escaped, unlink_address;
@@ -385,6 +386,7 @@ struct char_backend *char_backend_open(const char *target, GMainContext *context
     struct char_backend *b = g_new0(struct char_backend, 1);
     b->context = context;
     b->machine_lock = machine_lock;
+    b->target = g_strdup(target);
     b->read_fd = b->write_fd = b->listen_fd = b->terminal_fd = -1;
     b->out = g_byte_array_new();
     g_mutex_init(&b->lock);
@@ -402,6 +404,16 @@ struct char_backend *char_backend_open(const char *target, GMainContext *context
                 "There is no target %s: use stdio, file:PATH, socket:PATH, tcp:ADDRESS:PORT, pty or null.", target);
     char_backend_free(b);
     return NULL;
+}
+
+char *char_backend_describe(struct char_backend *b)
+{
+    if (b->listen_fd >= 0) {
+        const char *away = b->read_fd < 0 ? "disconnected:" : "";
+        bool local = g_str_has_prefix(b->target, "socket:");
+        return g_strdup_printf("%s%s:%s,server=on", away, local ? "unix" : "tcp", b->address);
+    }
+    return b->address ? g_strconcat("pty:", b->address, NULL) : g_strdup(b->target);
 }
 
 void char_backend_free(struct char_backend *b)
@@ -437,6 +449,7 @@ void char_backend_free(struct char_backend *b)
     g_byte_array_unref(b->out);
     g_mutex_clear(&b->lock);
     g_free(b->address);
+    g_free(b->target);
     g_free(b);
 }
 

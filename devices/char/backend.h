@@ -30,6 +30,9 @@ bool char_backend_busy(struct char_backend *backend);
 void char_backend_accept_input(struct char_backend *backend);
 // What a person connects to: "/dev/pts/5", a path, or NULL. Owned by the backend.
 const char *char_backend_address(struct char_backend *backend);
+// As QEMU's query-chardev names it: "pty:/dev/pts/5", "unix:PATH,server=on", "disconnected:..." while nobody has
+// connected to a listening one. Free with g_free(). Main loop thread.
+char *char_backend_describe(struct char_backend *backend);
 // A person typed Ctrl-A x on a stdio back end's terminal: FN is called on the main loop's thread. One for the process, as
 // its terminal is.
 void char_backend_on_quit(void (*fn)(void *opaque), void *opaque);

@@ -184,6 +184,7 @@ static bool virtio_console_loaded(struct device *device, GError **error)
 static const struct property virtio_console_properties[] = {
     {"target", PROPERTY_STRING, offsetof(struct virtio_console, target), "null",
      .help = "where it leads, as for --serial: file:PATH, socket:PATH, pty, ..."},
+    {"backend", PROPERTY_POINTER, offsetof(struct virtio_console, backend), NULL, .help = NULL}, // made from it
     PROPERTY_END,
 };
 

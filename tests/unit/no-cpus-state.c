@@ -23,3 +23,8 @@ void lapic_loaded(struct lapic *lapic)
 void vcpu_flush_tlb(struct vcpu *vcpu)
 {
 }
+
+int vcpu_thread_id(const struct vcpu *vcpu)
+{
+    return 0;
+}
