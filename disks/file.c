@@ -211,6 +211,20 @@ int file_truncate(struct file *file, uint64_t size)
     return 0;
 }
 
+int file_extend(struct file *file, uint64_t end)
+{
+    if (!file->regular || end <= file->end)
+        return 0;
+    int rc = hook_before(file, FILE_EXTEND, end, 0);
+    if (rc)
+        return rc;
+    if (ftruncate(file->fd, end) < 0)
+        return -errno;
+    grow_end(file, end);
+    hook_after(file, FILE_EXTEND, end, 0, NULL, 0);
+    return 0;
+}
+
 static int write_zeroes(struct file *file, uint64_t offset, uint64_t length)
 {
     uint64_t chunk = MIN(length, MiB);

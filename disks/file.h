@@ -7,7 +7,7 @@
 #include "core/base/base.h"
 #include <sys/uio.h>
 
-enum file_op { FILE_READ, FILE_WRITE, FILE_SYNC, FILE_ALLOCATE, FILE_TRUNCATE, FILE_PUNCH };
+enum file_op { FILE_READ, FILE_WRITE, FILE_SYNC, FILE_ALLOCATE, FILE_TRUNCATE, FILE_PUNCH, FILE_EXTEND };
 
 // Test hooks. BEFORE may return a negative errno, which the access then fails with (FILE_ALLOCATE: a write that makes
 // the file longer). AFTER sees what was done. Any thread. A file with hooks does no asynchronous I/O of the kernel's.
@@ -46,7 +46,10 @@ int file_write(struct file *file, uint64_t offset, const void *data, uint64_t le
 int file_readv(struct file *file, uint64_t offset, const struct iovec *iov, unsigned iov_count);
 int file_writev(struct file *file, uint64_t offset, const struct iovec *iov, unsigned iov_count);
 int file_sync(struct file *file);
-int file_truncate(struct file *file, uint64_t size);
+int file_truncate(struct file *file, uint64_t size); // alone with the file: see file_extend()
+// Makes the file END bytes long where it is shorter; what is added reads as zeroes. Nobody may write past the present
+// end meanwhile: the caller gives out no place there before this has returned.
+int file_extend(struct file *file, uint64_t end);
 // Reads as zeroes afterwards and takes no space, where the host can; else zeroes are written.
 int file_punch(struct file *file, uint64_t offset, uint64_t length);
 // Reads as zeroes afterwards and keeps its space.

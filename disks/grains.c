@@ -276,7 +276,7 @@ int grains_flush(struct grains *g)
 int grains_append(struct grains *g, uint64_t *end, uint64_t length, uint64_t alignment, uint64_t *offset)
 {
     uint64_t place = ALIGN_UP(*end, alignment), size = file_size(g->file);
-    int rc = place + length > size ? file_truncate(g->file, place + length) : 0;
+    int rc = file_extend(g->file, place + length);
     if (!rc && size > place) // something left behind by an allocation that failed
         rc = file_punch(g->file, place, MIN(size - place, length));
     if (rc)

@@ -131,6 +131,7 @@ static bool qcow2_open(struct disk *disk, GError **error)
     qcow2_cache_init(&q->refcount_cache, slice, 4 * MiB / slice);
     q->zero_from = q->file->regular ? ALIGN_UP(file_size(q->file), q->cluster_size) : INT64_MAX;
     q->free_hint = 1;
+    q->end_at_open = file_size(q->file);
     return load_tables(q, error) && (disk->read_only || open_writable(q, error));
 }
 

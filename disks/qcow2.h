@@ -4,6 +4,20 @@
 // Order on stable storage, so that any prefix of what was written checks clean but for leaks:
 //   data and refcounts, then the refcount table, then L2 tables, then L1; clusters given up are reused only after that.
 // Metadata changes stay in memory until qcow2_commit(), which a flush, a full cache and closing call.
+//
+// What threads rely on while others work in the same image:
+// 1. Length. The file reaches past every cluster that was given out: qcow2_allocate() makes it longer, under LOCK,
+// before
+//    anyone may write there. Nothing else changes its length while it is in use, and nothing makes it shorter; so no
+//    change of length can cut off what another thread wrote a moment ago.
+// 2. Giving back. A cluster that lost its last reference in memory waits in FREED of the present epoch. It is taken
+// back
+//    (counted as free, a hole made of it, given out again) only after a commit that began later has brought the loss to
+//    stable storage, and after every reader and writer that looked it up before the loss (USERS of that epoch) is done.
+// 3. Allocating. A guest cluster in IN_PROGRESS has a thread that fills its new place: others that would change its
+//    entry wait for that one. An entry is published only when its data was written, and a commit takes its copies of
+//    all tables at one moment under LOCK: a copied entry never refers to a cluster that is not counted in the same
+//    copy.
 #ifndef CLOCHE_DISKS_QCOW2_H
 #define CLOCHE_DISKS_QCOW2_H
 
@@ -123,6 +137,7 @@ struct qcow2 {
     uint64_t free_hint;      // cluster number: no free cluster below it
     uint64_t zero_from;      // the file reads as zeroes from here on where nothing was written since
     uint64_t alloc_end;      // end of the highest cluster in use that we allocated
+    uint64_t end_at_open;    // length of the file then
     GArray *freed[2];        // struct qcow2_range by epoch; refcounts not yet taken back
     bool freed_stable;       // the list of the older epoch is unreferenced on stable storage
     bool generation_marked;

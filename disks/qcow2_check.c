@@ -423,6 +423,7 @@ static void rebuild(struct check *c)
     }
     uint64_t table_offset = (start + blocks) << q->cluster_bits;
     c->rc = file_truncate(q->file, (start + blocks + table) << q->cluster_bits);
+    q->end_at_open = file_size(q->file);
     if (c->rc || !refer(c, start << q->cluster_bits, (blocks + table) << q->cluster_bits, 1, "The new refcounts"))
         return;
     g_autofree uint8_t *block = g_malloc(q->cluster_size);

@@ -122,20 +122,9 @@ static int write_header_locked(struct qcow2 *q, const struct commit *commit)
     return rc;
 }
 
-// Every cluster in use lies inside the file.
-static int extend_file(struct qcow2 *q)
-{
-    pthread_mutex_lock(&q->lock);
-    uint64_t end = q->alloc_end;
-    pthread_mutex_unlock(&q->lock);
-    return q->file->regular && end > file_size(q->file) ? file_truncate(q->file, end) : 0;
-}
-
 static int write_in_order(struct qcow2 *q, struct commit *commit)
 {
-    int rc = extend_file(q);
-    if (!rc)
-        rc = write_all(q, commit->refcounts);
+    int rc = write_all(q, commit->refcounts);
     if (!rc)
         rc = file_sync(q->file); // data and refcounts
     if (!rc && commit->reftable->len) {
@@ -244,5 +233,7 @@ int qcow2_settle(struct disk *disk)
             break;
         rc = qcow2_commit(q);
     }
+    if (!rc && q->file->regular && file_size(q->file) > MAX(q->alloc_end, q->end_at_open))
+        rc = file_truncate(q->file, MAX(q->alloc_end, q->end_at_open)); // nobody else is there any more
     return rc;
 }

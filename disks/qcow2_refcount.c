@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#define GROW_STEP (4 * MiB)
+
 uint64_t qcow2_refcount_load(const struct qcow2 *q, const uint8_t *data, uint64_t index)
 {
     switch (q->refcount_order) {
@@ -109,6 +111,17 @@ static int grow_table(struct qcow2 *q, uint64_t block_index)
     return 0;
 }
 
+// The file reaches past a cluster before anybody gets it (see qcow2.h). Some more at once: fewer changes of its length.
+static int make_room(struct qcow2 *q, uint64_t end)
+{
+    int rc = end > file_size(q->file) ? file_extend(q->file, ALIGN_UP(end, GROW_STEP)) : 0;
+    if (rc) // a limit of the host's may be close
+        rc = file_extend(q->file, end);
+    if (!rc)
+        q->alloc_end = MAX(q->alloc_end, end);
+    return rc;
+}
+
 // Makes the block that covers CLUSTER: a free cluster of its own range, which a missing block says they all are.
 static int new_block(struct qcow2 *q, uint64_t cluster)
 {
@@ -128,13 +141,15 @@ static int new_block(struct qcow2 *q, uint64_t cluster)
     uint64_t offset = own << q->cluster_bits, size = q->refcount_cache.slice_size;
     if (qcow2_is_metadata(q, offset, q->cluster_size))
         return -EIO;
+    int rc = make_room(q, offset + q->cluster_size);
+    if (rc)
+        return rc;
     qcow2_cache_forget(&q->refcount_cache, offset, q->cluster_size);
     for (uint64_t at = 0; at < q->cluster_size; at += size)
         qcow2_cache_dirty(&q->refcount_cache, qcow2_cache_insert(&q->refcount_cache, offset + at, NULL));
     q->reftable[block_index] = offset;
     q->reftable_dirty_from = MIN(q->reftable_dirty_from, block_index);
     q->reftable_dirty_to = MAX(q->reftable_dirty_to, block_index + 1);
-    q->alloc_end = MAX(q->alloc_end, offset + q->cluster_size);
     g_hash_table_add(q->tables, g_memdup2(&offset, sizeof offset));
     return qcow2_refcount_set(q, own, 1);
 }
@@ -224,14 +239,13 @@ int qcow2_allocate(struct qcow2 *q, uint64_t count, uint64_t *got, uint64_t *off
                   q->disk->path);
         return -EIO;
     }
-    for (uint64_t i = 0; i < run; i++) {
-        int rc = qcow2_refcount_set(q, start + i, 1);
-        if (rc)
-            return rc;
-    }
+    int rc = make_room(q, (start + run) << q->cluster_bits);
+    for (uint64_t i = 0; i < run && !rc; i++)
+        rc = qcow2_refcount_set(q, start + i, 1);
+    if (rc)
+        return rc;
     if (got || count == 1 || start == q->free_hint)
         q->free_hint = start + run;
-    q->alloc_end = MAX(q->alloc_end, (start + run) << q->cluster_bits);
     if (got)
         *got = run;
     return 0;

@@ -136,7 +136,8 @@ static void one_fault(const struct format *f, enum file_op op, int errno_code, i
 
 START_TEST(every_fault)
 {
-    static const enum file_op ops[] = {FILE_READ, FILE_WRITE, FILE_SYNC, FILE_ALLOCATE, FILE_TRUNCATE, FILE_PUNCH};
+    static const enum file_op ops[] = {FILE_READ,     FILE_WRITE, FILE_SYNC,  FILE_ALLOCATE,
+                                       FILE_TRUNCATE, FILE_PUNCH, FILE_EXTEND};
     static const int numbers[] = {1, 2, 3, 7, 20, 60};
     const struct format *f = &formats[_i];
     for (unsigned o = 0; o < G_N_ELEMENTS(ops); o++)
