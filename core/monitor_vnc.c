@@ -55,7 +55,7 @@ static bool is_on(struct monitor_vnc *vnc, GError **error)
 static bool set_password(void *opaque, const char *password, GError **error)
 {
     struct monitor_vnc *vnc = opaque;
-    return is_on(vnc, error) && vnc_server_set_passwords(vnc->server, password, NULL, error);
+    return is_on(vnc, error) && vnc_server_set_password(vnc->server, password, error);
 }
 
 static void clients(void *opaque, void (*fn)(void *data, const struct control_vnc_client *client), void *data)

@@ -42,6 +42,30 @@ struct pixels *pixels_new(uint32_t width, uint32_t height);
 struct pixels *pixels_ref(struct pixels *pixels);
 void pixels_unref(struct pixels *pixels);
 
+// Copies COUNT pixels and clears their X bytes; TO is only written to where it differs. True: it did.
+#define PIXELS_BLOCK 16
+static inline bool pixels_merge(uint32_t *restrict to, const uint32_t *restrict from, unsigned count)
+{
+    bool changed = false;
+    for (unsigned i = 0; i < count; i += PIXELS_BLOCK) {
+        unsigned part = MIN(PIXELS_BLOCK, count - i);
+        uint32_t difference = 0;
+        if (part == PIXELS_BLOCK) {
+            for (unsigned k = 0; k < PIXELS_BLOCK; k++)
+                difference |= (from[i + k] & 0xffffff) ^ to[i + k];
+        } else {
+            for (unsigned k = 0; k < part; k++)
+                difference |= (from[i + k] & 0xffffff) ^ to[i + k];
+        }
+        if (!difference)
+            continue;
+        changed = true;
+        for (unsigned k = 0; k < part; k++)
+            to[i + k] = from[i + k] & 0xffffff;
+    }
+    return changed;
+}
+
 #define CURSOR_MAX 256 // pixels on a side
 struct cursor {
     _Atomic int references;

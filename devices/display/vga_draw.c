@@ -135,18 +135,15 @@ static void note_span(struct canvas *canvas, int x, int y, int width)
     *p = (struct rectangle){x, y, width, 1};
 }
 
-#define COMPARE 16 // pixels at a time
-
-// Brings WIDTH pixels at X, Y to what LINE holds.
+// Brings WIDTH pixels at X, Y to what LINE holds, but for its X bytes.
 static void show_span(struct canvas *canvas, int x, int y, int width, const uint32_t *line)
 {
-    uint32_t *to = (uint32_t *)(canvas->pixels->data + (size_t)y * canvas->pixels->stride) + x;
+    uint32_t *to = (uint32_t *)(void *)(canvas->pixels->data + (size_t)y * canvas->pixels->stride) + x;
     int first = -1, end = 0;
-    for (int i = 0; i < width; i += COMPARE) {
-        int part = MIN(COMPARE, width - i);
-        if (memcmp(to + i, line + i, 4 * part) == 0)
+    for (int i = 0; i < width; i += PIXELS_BLOCK) {
+        int part = MIN(PIXELS_BLOCK, width - i);
+        if (!pixels_merge(to + i, line + i, part))
             continue;
-        memcpy(to + i, line + i, 4 * part);
         if (first < 0)
             first = i;
         end = i + part;
@@ -182,12 +179,9 @@ static void convert(const struct vga_geometry *g, const struct palette *palette,
         for (unsigned i = 0; i < count; i++)
             to[i] = from[3 * i + 2] << 16 | from[3 * i + 1] << 8 | from[3 * i];
         break;
-    default:
-        for (unsigned i = 0; i < count; i++) {
-            uint32_t v;
-            memcpy(&v, from + 4 * (size_t)i, 4);
-            to[i] = GUINT32_FROM_LE(v) & 0xffffff;
-        }
+    default: // only where the host cannot show guest memory as it is
+        for (unsigned i = 0; i < count; i++)
+            to[i] = load_le(from + 4 * (size_t)i, 4) & 0xffffff;
     }
 }
 
@@ -208,8 +202,11 @@ static void draw_linear_bytes(struct vga *vga, const struct vga_geometry *g, con
         uint32_t x1 = MIN((end - row + bytes - 1) / bytes, g->width);
         if (x0 >= x1)
             continue;
-        convert(g, palette, vga->memory + g->start + row + x0 * bytes, vga->line, x1 - x0);
-        show_span(canvas, x0, y, x1 - x0, vga->line);
+        const uint8_t *from = vga->memory + g->start + row + x0 * bytes;
+        bool as_is = g->bits == 32 && !((uintptr_t)from & 3) && G_BYTE_ORDER == G_LITTLE_ENDIAN;
+        if (!as_is)
+            convert(g, palette, from, vga->line, x1 - x0);
+        show_span(canvas, x0, y, x1 - x0, as_is ? (const uint32_t *)(const void *)from : vga->line);
     }
 }
 

@@ -10,6 +10,7 @@
 #define REPLY_RESEND   0xfe
 #define REPLY_BAT_GOOD 0xaa
 
+#define LED_NUM_LOCK    2
 #define EVENT_BYTES_MAX 16 // of the keyboard's own buffer
 
 enum {
@@ -132,6 +133,36 @@ static void append_set3(struct sequence *sequence, const struct ps2_keyboard *ke
     append(sequence, &key->set3, 1);
 }
 
+// The grey keys beside the keypad, and the keypad's slash: an old keyboard had them on the keypad only, so that they
+// come wrapped in the shifts that its software must not see (or must see, with Num Lock).
+static bool is_grey(unsigned code)
+{
+    static const uint16_t grey[] = {KEY_INSERT,   KEY_DELETE, KEY_HOME, KEY_END,  KEY_PAGEUP,
+                                    KEY_PAGEDOWN, KEY_UP,     KEY_DOWN, KEY_LEFT, KEY_RIGHT};
+    for (unsigned i = 0; i < sizeof(grey) / sizeof(grey[0]); i++)
+        if (grey[i] == code)
+            return true;
+    return false;
+}
+
+// What goes before a make code (DOWN) or after a break code.
+static void append_shifts(struct sequence *sequence, const struct ps2_keyboard *keyboard, const struct key *key,
+                          bool down)
+{
+    unsigned set = keyboard->scan_set, held = keyboard->modifiers & MODIFIER_SHIFT;
+    bool num_lock = input_leds(keyboard->machine->input) & LED_NUM_LOCK, grey = is_grey(key->evdev);
+    if (!grey && key->evdev != KEY_KPSLASH)
+        return;
+    if (held && !(grey && num_lock)) {
+        if (held & MODIFIER_SHIFT_L)
+            append_code(sequence, set, set == 1 ? 0xe02a : 0xe012, !down);
+        if (held & MODIFIER_SHIFT_R)
+            append_code(sequence, set, set == 1 ? 0xe036 : 0xe059, !down);
+    } else if (!held && grey && num_lock) {
+        append_code(sequence, set, set == 1 ? 0xe02a : 0xe012, down);
+    }
+}
+
 static struct sequence sequence_of(const struct ps2_keyboard *keyboard, const struct key *key, bool down)
 {
     struct sequence sequence = {.count = 0};
@@ -144,8 +175,13 @@ static struct sequence sequence_of(const struct ps2_keyboard *keyboard, const st
         append_pause(&sequence, keyboard->scan_set, keyboard->modifiers, down);
     else if ((code & 0xff) == 0xf1 || (code & 0xff) == 0xf2) // Korean keys: one code, on the way down
         append(&sequence, (uint8_t[]){code}, down ? 1 : 0);
-    else if (code)
+    else if (code) {
+        if (down)
+            append_shifts(&sequence, keyboard, key, true);
         append_code(&sequence, keyboard->scan_set, code, down);
+        if (!down)
+            append_shifts(&sequence, keyboard, key, false);
+    }
     return sequence;
 }
 

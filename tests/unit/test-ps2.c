@@ -276,6 +276,40 @@ START_TEST(scan_sets_and_translation)
 }
 END_TEST
 
+// (Microsoft Keyboard Scan Code Specification, "Shift and Num Lock states of the grey keys")
+START_TEST(grey_keys_hide_shift_and_show_num_lock)
+{
+    set_command_byte(0x43);
+    input_key(fake.machine.input, KEY_LEFTSHIFT, true);
+    ck_assert_str_eq(drain(false), "2a");
+    ck_assert_str_eq(key_codes(KEY_UP), "e0 aa e0 48 e0 c8 e0 2a");
+    ck_assert_str_eq(key_codes(KEY_KPSLASH), "e0 aa e0 35 e0 b5 e0 2a");
+    ck_assert_str_eq(key_codes(KEY_RIGHTMETA), "e0 5c e0 dc");
+    input_key(fake.machine.input, KEY_RIGHTSHIFT, true);
+    drain(false);
+    ck_assert_str_eq(key_codes(KEY_INSERT), "e0 aa e0 b6 e0 52 e0 d2 e0 2a e0 36");
+    input_key(fake.machine.input, KEY_LEFTSHIFT, false);
+    drain(false);
+    ck_assert_str_eq(key_codes(KEY_END), "e0 b6 e0 4f e0 cf e0 36");
+    keyboard_command(0xed); // Num Lock
+    keyboard_command(0x02);
+    ck_assert_str_eq(key_codes(KEY_END), "e0 4f e0 cf");
+    input_key(fake.machine.input, KEY_RIGHTSHIFT, false);
+    drain(false);
+    ck_assert_str_eq(key_codes(KEY_DELETE), "e0 2a e0 53 e0 d3 e0 aa");
+    ck_assert_str_eq(key_codes(KEY_KPSLASH), "e0 35 e0 b5");
+    ck_assert_str_eq(key_codes(KEY_KP8), "48 c8");
+    set_command_byte(0x03);
+    ck_assert_str_eq(key_codes(KEY_DELETE), "e0 12 e0 71 e0 f0 71 e0 f0 12");
+    keyboard_command(0xed);
+    keyboard_command(0x00);
+    ck_assert_str_eq(key_codes(KEY_DELETE), "e0 71 e0 f0 71");
+    input_key(fake.machine.input, KEY_LEFTSHIFT, true);
+    drain(false);
+    ck_assert_str_eq(key_codes(KEY_DELETE), "e0 f0 12 e0 71 e0 f0 71 e0 12");
+}
+END_TEST
+
 // Each key of the table, translated, is its set 1 code, and that is what the controller alone would read from set 1.
 START_TEST(every_key_translates)
 {
@@ -447,6 +481,7 @@ int main(void)
     tcase_add_test(tcase, interrupts_follow_the_buffer);
     tcase_add_test(tcase, keyboard_commands);
     tcase_add_test(tcase, scan_sets_and_translation);
+    tcase_add_test(tcase, grey_keys_hide_shift_and_show_num_lock);
     tcase_add_test(tcase, every_key_translates);
     tcase_add_test(tcase, typematic);
     tcase_add_test(tcase, a_deaf_guest_overruns);

@@ -596,8 +596,10 @@ START_TEST(passwords)
     ck_assert_ptr_null(strstr(events->str, "+46"));
     ck_assert_ptr_null(strstr(events->str, "b0+"));
     g_mutex_unlock(&events_lock);
-    ck_assert(vnc_server_set_passwords(server, "other", NULL, NULL));
+    ck_assert(vnc_server_set_password(server, "other", NULL));
     take_picture(&c); // who is in stays in
+    bye(&c);
+    ck_assert(hello_password(&c, "look")); // the other password stays
     bye(&c);
     ck_assert(!hello_password(&c, "secret12"));
     bye(&c);
@@ -605,6 +607,10 @@ START_TEST(passwords)
     bye(&c);
     ck_assert(!vnc_server_set_passwords(server, "much too long", NULL, NULL));
     ck_assert(!vnc_server_set_passwords(server, "same", "same", NULL));
+    ck_assert(!vnc_server_set_password(server, "look", NULL));
+    ck_assert(vnc_server_set_passwords(server, "other", NULL, NULL));
+    ck_assert(!hello_password(&c, "look"));
+    bye(&c);
     unlink(file);
 }
 END_TEST

@@ -78,6 +78,14 @@ bool vnc_server_set_passwords(struct vnc_server *server, const char *password, c
     return true;
 }
 
+bool vnc_server_set_password(struct vnc_server *server, const char *password, GError **error)
+{
+    g_mutex_lock(&server->lock);
+    struct passwords passwords = server->passwords;
+    g_mutex_unlock(&server->lock);
+    return vnc_server_set_passwords(server, password, passwords.view, error);
+}
+
 bool vnc_server_load_passwords(struct vnc_server *server, const char *file, GError **error)
 {
     struct stat status;

@@ -7,6 +7,7 @@
 
 #include <linux/input-event-codes.h>
 #include <rfb/rfb.h>
+#include <rfb/rfbregion.h>
 
 #define PASSWORD_MAX 8
 
@@ -38,6 +39,7 @@ struct vnc_server {
 
     rfbScreenInfoPtr rfb;
     uint8_t *picture;
+    sraRegionPtr stale; // of PICTURE: changed on the surface, not taken over yet
     struct surface_listener *listener;
     int64_t next_frame, next_look, lively_until, changed_at;
     bool frame_pending; // damage was found that a client has not been shown
@@ -55,6 +57,12 @@ struct session {
 };
 
 void vnc_server_wake(struct vnc_server *server); // any thread
+// The picture (picture.c); all on the "vnc" thread.
+void vnc_set_format(rfbScreenInfoPtr rfb);
+void vnc_take_size(struct vnc_server *server);   // of the surface
+bool vnc_take_damage(struct vnc_server *server); // true: there was some
+bool vnc_is_stale(struct vnc_server *server, sraRegionPtr region);
+bool vnc_freshen(struct vnc_server *server, sraRegionPtr region);
 rfbBool vnc_check_password(rfbClientPtr cl, const char *response, int length);
 
 #endif

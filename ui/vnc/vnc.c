@@ -8,7 +8,6 @@
 #include <linux/input-event-codes.h>
 #include <poll.h>
 #include <rfb/rfb.h>
-#include <rfb/rfbregion.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -303,74 +302,7 @@ static rfbBool on_get_screen(int number, struct rfbExtDesktopScreen *screen, rfb
     return TRUE;
 }
 
-static void set_format(rfbScreenInfoPtr rfb)
-{
-    rfb->serverFormat.redShift = 16;
-    rfb->serverFormat.greenShift = 8;
-    rfb->serverFormat.blueShift = 0;
-    rfb->serverFormat.depth = 24;
-}
-
-// libvncserver's encoders count on an unused byte of zero, which guests' own memory does not promise.
-static void copy_row(uint32_t *to, const uint32_t *from, int count)
-{
-    for (int i = 0; i < count; i++)
-        to[i] = from[i] & 0xffffff;
-}
-
-// Everybody gets the new size; who cannot be told it is disconnected, rather than sent what it has no room for.
-static void take_size(struct vnc_server *server)
-{
-    struct pixels *pixels = surface_pixels(server->surface);
-    int width = pixels->width, height = pixels->height;
-    uint8_t *old = server->picture;
-    server->picture = g_malloc0((size_t)width * height * 4);
-    for (int y = 0; y < height; y++)
-        copy_row((uint32_t *)(void *)(server->picture + (size_t)y * width * 4),
-                 (const uint32_t *)(const void *)(pixels->data + (size_t)y * pixels->stride), width);
-    pixels_unref(pixels);
-    bool changed = width != server->rfb->width || height != server->rfb->height;
-    rfbNewFramebuffer(server->rfb, (char *)server->picture, width, height, 8, 3, 4);
-    set_format(server->rfb);
-    rfbClientIteratorPtr iterator = rfbGetClientIterator(server->rfb);
-    for (rfbClientPtr cl; (cl = rfbClientIteratorNext(iterator));) {
-        cl->screen->setTranslateFunction(cl);
-        if (changed && !cl->useNewFBSize && cl->state == RFB_NORMAL) {
-            log_info("vnc", "client %u cannot follow the change to %d x %d",
-                     ((struct session *)cl->clientData)->client->id, width, height);
-            rfbCloseClient(cl);
-        }
-    }
-    rfbReleaseClientIterator(iterator);
-    g_free(old);
-}
-
-// ---- Pictures and cursors ----
-static bool copy_damage(struct vnc_server *server)
-{
-    struct damage damage;
-    surface_take_damage(server->listener, &damage);
-    if (!damage.count)
-        return false;
-    struct pixels *pixels = surface_pixels(server->surface);
-    int width = server->rfb->width, height = server->rfb->height;
-    if ((int)pixels->width == width && (int)pixels->height == height) {
-        for (unsigned i = 0; i < damage.count; i++) {
-            const struct rectangle *r = &damage.rectangles[i];
-            for (int y = r->y; y < r->y + r->height; y++) {
-                uint32_t *to = (uint32_t *)(void *)(server->picture + ((size_t)y * width + r->x) * 4);
-                const uint8_t *from = pixels->data + (size_t)y * pixels->stride + 4 * (size_t)r->x;
-                copy_row(to, (const uint32_t *)(const void *)from, r->width);
-            }
-            rfbMarkRectAsModified(server->rfb, r->x, r->y, r->x + r->width, r->y + r->height);
-        }
-    } else {
-        server->resized = true;
-    }
-    pixels_unref(pixels);
-    return true;
-}
-
+// ---- Cursors ----
 static void take_cursor(struct vnc_server *server)
 {
     int x, y;
@@ -460,7 +392,7 @@ static bool take_news(struct vnc_server *server)
     if (atomic_exchange(&server->resized, false) && size_changed(server)) {
         struct damage damage;
         surface_take_damage(server->listener, &damage);
-        take_size(server);
+        vnc_take_size(server);
         news = true;
     }
     if (atomic_exchange(&server->cursor_changed, false)) {
@@ -472,7 +404,7 @@ static bool take_news(struct vnc_server *server)
         news = true;
     }
     news |= atomic_exchange(&server->leds_changed, false);
-    return copy_damage(server) || news;
+    return vnc_take_damage(server) || news;
 }
 
 static void attach_surface(struct vnc_server *server)
@@ -552,7 +484,8 @@ static struct demand look_at_clients(struct vnc_server *server, struct pollfd *f
         demand.clients++;
         bool wants = wants_update(cl);
         demand.wanted |= wants;
-        demand.pending |= wants && (FB_UPDATE_PENDING(cl) || extension_pending(server, cl));
+        demand.pending |= wants && (FB_UPDATE_PENDING(cl) || extension_pending(server, cl) ||
+                                    vnc_is_stale(server, cl->requestedRegion));
         demand.held |= held_back(cl);
         if (*count < max)
             fds[(*count)++] = (struct pollfd){cl->sock, POLLIN, 0};
@@ -577,9 +510,14 @@ static bool update_clients(struct vnc_server *server)
     for (rfbClientPtr cl; (cl = rfbClientIteratorNext(iterator));) {
         if (!wants_update(cl))
             continue;
+        if (!vnc_freshen(server, cl->requestedRegion))
+            continue;
         send_extensions(server, cl);
+        bool new_size = cl->newFBSizePending;
         if (cl->sock >= 0)
             sent |= rfbUpdateClient(cl);
+        if (new_size && !cl->newFBSizePending) // what it had asked for was of the old size
+            sraRgnMakeEmpty(cl->requestedRegion);
     }
     rfbReleaseClientIterator(iterator);
     return sent;
@@ -695,7 +633,7 @@ static rfbScreenInfoPtr make_rfb(struct vnc_server *server, bool exclusive)
     server->picture = g_malloc0((size_t)pixels->width * pixels->height * 4);
     pixels_unref(pixels);
     rfb->frameBuffer = (char *)server->picture;
-    set_format(rfb);
+    vnc_set_format(rfb);
     rfb->screenData = server;
     rfb->desktopName = server->name;
     rfb->autoPort = FALSE;
@@ -783,6 +721,7 @@ struct vnc_server *vnc_server_new(struct screen *screen, struct input *input, co
     server->clipboard = options->clipboard;
     server->opaque = options->opaque;
     server->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server->stale = sraRgnCreate();
     g_mutex_init(&server->lock);
     g_queue_init(&server->adopted);
     bool good = open_server(server, options, &settings, error);
@@ -824,6 +763,7 @@ void vnc_server_free(struct vnc_server *server)
         vnc_client_unref(client);
     }
     close(server->wake);
+    sraRgnDestroy(server->stale);
     memset(&server->passwords, 0, sizeof(server->passwords));
     g_mutex_clear(&server->lock);
     g_free(server->new_clipboard);

@@ -36,6 +36,8 @@ char *vnc_server_address(struct vnc_server *server); // as bound: "127.0.0.1:590
 // when PASSWORD has more than 8 characters, or when both are the same.
 bool vnc_server_set_passwords(struct vnc_server *server, const char *password, const char *view_password,
                               GError **error);
+// Replaces the password alone; the view-only password stays.
+bool vnc_server_set_password(struct vnc_server *server, const char *password, GError **error);
 bool vnc_server_load_passwords(struct vnc_server *server, const char *file, GError **error);
 bool vnc_server_has_password(struct vnc_server *server);
 
