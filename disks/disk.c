@@ -213,8 +213,12 @@ static struct disk *open_layer(const char *path, const struct disk_options *opti
         asked.flags |= DISK_OPEN_READ_ONLY;
     struct opening here = {.overlay = overlay, .disk = layer_new(path, &asked, overlay)};
     here.disk->file = open_file(path, &asked, error);
-    if (here.disk->file && open_format(&here, asked.format, error))
+    if (here.disk->file && open_format(&here, asked.format, error)) {
+        // A disk that took all its space beforehand keeps it.
+        if (here.disk->file->regular && file_allocated(here.disk->file) >= here.disk->size)
+            here.disk->flags &= ~DISK_OPEN_DETECT_ZEROES;
         return here.disk;
+    }
     layer_free(here.disk);
     return NULL;
 }

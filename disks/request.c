@@ -311,7 +311,7 @@ static bool may_go_straight(struct disk *disk, const struct disk_request *reques
     if (request->op == DISK_READ)
         return true;
     return request->op == DISK_WRITE && !disk->read_only && !(request->flags & DISK_FUA) &&
-           !(disk->flags & DISK_OPEN_DETECT_ZEROES);
+           !is_zero_write(disk, request);
 }
 
 void disk_submit(struct disk *disk, struct disk_request *request)

@@ -235,7 +235,7 @@ static struct disk *open_medium(struct drive *drive, const char *file, const cha
     unsigned flags = drive->direct ? DISK_OPEN_DIRECT : 0;
     if (drive->kind == DRIVE_CDROM || drive->read_only)
         return disk_open(file, format, flags | DISK_OPEN_READ_ONLY, error);
-    return disk_open(file, format, flags, error);
+    return disk_open(file, format, flags | DISK_OPEN_DETECT_ZEROES, error);
 }
 
 struct drive *drive_new(struct machine *machine, const struct drive_options *options, GError **error)

@@ -237,6 +237,24 @@ static bool prepare_flush(struct ide_drive *drive)
     return true;
 }
 
+// The next range of DATA SET MANAGEMENT: 48 bits of address, 16 bits of count. The list comes by DMA first.
+static bool prepare_trim(struct ide_drive *drive)
+{
+    uint32_t bytes = drive->remaining * IDE_SECTOR;
+    drive->direct = false;
+    if (!drive->end && ide_dma_copy(drive->channel, drive->buffer, bytes, false) != bytes)
+        return false;
+    drive->end = bytes;
+    for (; drive->position < drive->end; drive->position += 8) {
+        drive->lba = load_le(drive->buffer + drive->position, 6);
+        drive->chunk = load_le(drive->buffer + drive->position + 6, 2);
+        if (drive->chunk)
+            return true;
+    }
+    drive->lba = drive->chunk = 0;
+    return true;
+}
+
 static void moved(struct ide_drive *drive)
 {
     drive->lba += drive->chunk;
@@ -317,6 +335,21 @@ static void flush_done(struct ide_drive *drive, int result)
         ide_finish(drive);
 }
 
+static void trim_done(struct ide_drive *drive, int result)
+{
+    drive->position += 8;
+    if (result == 0 && drive->position < drive->end) {
+        ide_begin(drive, IDE_STEP_TRIM);
+        return;
+    }
+    drive->position = drive->end = 0;
+    ide_dma_end(drive->channel);
+    if (result < 0)
+        ide_fail(drive, result == -EINVAL ? IDE_ERROR_IDNF | IDE_ERROR_ABRT : IDE_ERROR_ABRT);
+    else
+        ide_finish(drive);
+}
+
 static const struct step {
     const char *name;
     enum disk_op op;
@@ -330,6 +363,7 @@ static const struct step {
     [IDE_STEP_DMA_WRITE] = {"DMA write", DISK_WRITE, IDE_SECTOR, prepare_dma_write, dma_done},
     [IDE_STEP_FLUSH] = {"flush", DISK_FLUSH, 0, prepare_flush, flush_done},
     [IDE_STEP_PACKET_READ] = {"packet read", DISK_READ, IDE_CD_SECTOR, prepare_packet_read, ide_atapi_read_done},
+    [IDE_STEP_TRIM] = {"trim", DISK_DISCARD, IDE_SECTOR, prepare_trim, trim_done},
 };
 
 static void step_done(struct drive_request *request, int result)
@@ -351,7 +385,7 @@ static void fill_request(struct ide_drive *drive)
     memset(disk, 0, sizeof *disk);
     disk->op = step->op;
     disk->iov = drive->iov;
-    disk->iov_count = step->op == DISK_FLUSH ? 0 : count;
+    disk->iov_count = step->op == DISK_FLUSH || step->op == DISK_DISCARD ? 0 : count;
     disk->offset = step->op == DISK_FLUSH ? 0 : drive->lba * step->sector;
     disk->length = step->op == DISK_FLUSH ? 0 : (uint64_t)drive->chunk * step->sector;
     disk->flags = step->op == DISK_WRITE && (drive->fua || !drive->write_cache) ? DISK_FUA : 0;
@@ -360,10 +394,16 @@ static void fill_request(struct ide_drive *drive)
     drive->request.locked = true;
 }
 
+bool ide_step_needs_dma(const struct ide_drive *drive)
+{
+    return drive->step == IDE_STEP_DMA_READ || drive->step == IDE_STEP_DMA_WRITE ||
+           (drive->step == IDE_STEP_TRIM && !drive->end);
+}
+
 void ide_begin(struct ide_drive *drive, enum ide_step kind)
 {
-    bool dma = kind == IDE_STEP_DMA_READ || kind == IDE_STEP_DMA_WRITE;
     drive->step = kind;
+    bool dma = ide_step_needs_dma(drive);
     drive->status = dma ? IDE_STATUS_DRDY | IDE_STATUS_DSC | IDE_STATUS_DRQ : IDE_STATUS_BSY;
     if (dma && !ide_dma_active(drive->channel))
         return; // until the bus master is started

@@ -15,6 +15,7 @@
 #define IDE_DMA_BYTES    (1024u * 1024) // most of one step
 #define IDE_PACKET_SIZE  12
 #define IDE_MULTIPLE_MAX 16
+#define IDE_TRIM_BLOCKS  8 // of 64 ranges, most of one command
 
 enum ide_status_bit {
     IDE_STATUS_ERR = 0x01,
@@ -40,6 +41,7 @@ enum ide_step {
     IDE_STEP_DMA_WRITE,
     IDE_STEP_FLUSH,
     IDE_STEP_PACKET_READ,
+    IDE_STEP_TRIM, // ranges in BUFFER from POSITION to END; END 0: still to be fetched
     IDE_STEP_COUNT,
 };
 
@@ -136,6 +138,8 @@ void ide_finish(struct ide_drive *drive);
 void ide_fail(struct ide_drive *drive, uint8_t error);
 // Opens the data register for bytes [0, LENGTH) of the buffer, BLOCK bytes per interrupt.
 void ide_transfer(struct ide_drive *drive, enum ide_transfer transfer, uint32_t length, uint32_t block, bool interrupt);
+// Does the present step move data by bus-master DMA?
+bool ide_step_needs_dma(const struct ide_drive *drive);
 // Begins a step: the drive is busy until the disk is done with it.
 void ide_begin(struct ide_drive *drive, enum ide_step step);
 void ide_wait_for_disk(struct ide_drive *drive); // until no step runs (a reset, an aborted transfer)

@@ -118,6 +118,19 @@ static void write_dma(struct ide_drive *drive, unsigned flags)
         ide_begin(drive, IDE_STEP_DMA_WRITE);
 }
 
+// DATA SET MANAGEMENT with TRIM (ATA8-ACS-2, 7.10): a list of ranges that the guest no longer needs.
+static void trim(struct ide_drive *drive, unsigned flags)
+{
+    drive->remaining = registers_count(drive);
+    if (drive->now.features != 1 || drive->remaining > IDE_TRIM_BLOCKS) {
+        ide_fail(drive, IDE_ERROR_ABRT);
+        return;
+    }
+    drive->transfer = IDE_TRANSFER_NONE;
+    drive->position = drive->end = 0;
+    ide_begin(drive, IDE_STEP_TRIM);
+}
+
 static void verify(struct ide_drive *drive, unsigned flags)
 {
     if (take_range(drive))
@@ -315,6 +328,7 @@ static const struct command {
     void (*run)(struct ide_drive *drive, unsigned flags);
     unsigned flags;
 } commands[256] = {
+    [0x06] = {trim, FLAG_WIDE},
     [0x20] = {read_sectors, 0},
     [0x21] = {read_sectors, 0},
     [0x24] = {read_sectors, FLAG_WIDE},

@@ -22,7 +22,7 @@ static void start(struct ide_channel *channel)
     // A command that came first waits for this.
     for (unsigned unit = 0; unit < 2; unit++) {
         struct ide_drive *drive = &channel->drives[unit];
-        if ((drive->step == IDE_STEP_DMA_READ || drive->step == IDE_STEP_DMA_WRITE) && !drive->step_running)
+        if (ide_step_needs_dma(drive) && !drive->step_running)
             ide_begin(drive, drive->step);
         else if (drive->dma_reply && drive->transfer == IDE_TRANSFER_PACKET_IN)
             ide_atapi_dma_reply(drive);

@@ -86,6 +86,9 @@ void ide_identify_disk(struct ide_drive *drive, uint8_t *data)
     for (unsigned i = 0; i < 4; i++)
         put(data, 100 + i, total >> 16 * i);
     put(data, 106, 0x6003); // eight logical sectors in each physical one
+    put(data, 80, 0x01fe);  // ATA-1 to ATA8-ACS, without which guests do not look at word 169
+    put(data, 105, IDE_TRIM_BLOCKS);
+    put(data, 169, 1); // TRIM
     // Integrity word (8.15.61).
     data[510] = 0xa5;
     uint8_t sum = 0;

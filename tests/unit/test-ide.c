@@ -296,6 +296,59 @@ START_TEST(dma_table_too_short_or_nowhere)
 }
 END_TEST
 
+static void put_range(unsigned index, uint64_t lba, unsigned count)
+{
+    address_space_store(machine->memory, DATA + 8 * index, lba | (uint64_t)count << 48, 8);
+}
+
+static void trim(unsigned blocks, bool start_first)
+{
+    out(BUS_MASTER + 2, 6, 1);
+    make_table(blocks * 512, 512 * blocks);
+    out(PRIMARY + 1, 0, 1);
+    out(PRIMARY + 1, 1, 1);
+    if (start_first)
+        out(BUS_MASTER, 1, 1);
+    command48(0x06, 0, blocks);
+    out(BUS_MASTER, 1, 1);
+    wait_line(14);
+}
+
+START_TEST(trim_discards_ranges)
+{
+    uint8_t data[512];
+    for (unsigned i = 0; i < 64 * 8; i++)
+        put_range(i, 0, 0);
+    put_range(0, 100, 8);
+    put_range(1, 0, 0);
+    put_range(2, 300, 2);
+    put_range(70, 1000, 16);
+    for (unsigned first = 0; first < 2; first++) {
+        memset(fake_disk_data(disk), 7, DISK_SECTORS * 512);
+        trim(2, first);
+        ck_assert_uint_eq(in(PRIMARY + 7, 1), 0x50);
+        ck_assert_uint_eq(in(BUS_MASTER + 2, 1) & 7, 4);
+        out(BUS_MASTER, 0, 1);
+        for (unsigned i = 0; i < DISK_SECTORS; i++) {
+            bool gone = (i >= 100 && i < 108) || i == 300 || i == 301 || (i >= 1000 && i < 1016);
+            memset(data, gone ? 0 : 7, sizeof data);
+            ck_assert_msg(memcmp(fake_disk_data(disk) + i * 512, data, 512) == 0, "sector %u", i);
+        }
+    }
+    // Past the end, more blocks than there may be, another feature: refused, and nothing is touched.
+    memset(fake_disk_data(disk), 7, DISK_SECTORS * 512);
+    put_range(0, DISK_SECTORS - 1, 2);
+    trim(1, false);
+    ck_assert_uint_eq(in(PRIMARY + 7, 1), 0x51);
+    out(BUS_MASTER, 0, 1);
+    command48(0x06, 0, 9);
+    ck_assert_uint_eq(in(PRIMARY + 7, 1), 0x51);
+    memset(data, 7, sizeof data);
+    for (unsigned i = 0; i < DISK_SECTORS; i++)
+        ck_assert_int_eq(memcmp(fake_disk_data(disk) + i * 512, data, 512), 0);
+}
+END_TEST
+
 START_TEST(errors_reach_the_guest)
 {
     command28(0x20, DISK_SECTORS, 1);
@@ -590,6 +643,7 @@ int main(void)
     tcase_add_loop_test(tcase, pio_reads_and_writes, 0, G_N_ELEMENTS(pio_commands));
     tcase_add_loop_test(tcase, dma_reads_and_writes, 0, G_N_ELEMENTS(dma_shapes));
     tcase_add_test(tcase, dma_table_too_short_or_nowhere);
+    tcase_add_test(tcase, trim_discards_ranges);
     tcase_add_test(tcase, errors_reach_the_guest);
     tcase_add_test(tcase, full_host_disk_stops_and_retries);
     tcase_add_test(tcase, cylinders_heads_sectors);
