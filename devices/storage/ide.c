@@ -237,7 +237,24 @@ static bool prepare_flush(struct ide_drive *drive)
     return true;
 }
 
-// The next range of DATA SET MANAGEMENT: 48 bits of address, 16 bits of count. The list comes by DMA first.
+// What DATA SET MANAGEMENT names at POSITION: 48 bits of address, 16 bits of count; neighbours go together, because a
+// format can give back only whole blocks of its own. Returns where the list goes on.
+static uint32_t take_ranges(struct ide_drive *drive)
+{
+    uint32_t at = drive->position;
+    drive->lba = drive->chunk = 0;
+    for (; at < drive->end; at += 8) {
+        uint64_t lba = load_le(drive->buffer + at, 6), count = load_le(drive->buffer + at + 6, 2);
+        if (count && drive->chunk && lba != drive->lba + drive->chunk)
+            break;
+        if (count && !drive->chunk)
+            drive->lba = lba;
+        drive->chunk += count;
+    }
+    return at;
+}
+
+// The list comes by DMA first.
 static bool prepare_trim(struct ide_drive *drive)
 {
     uint32_t bytes = drive->remaining * IDE_SECTOR;
@@ -245,13 +262,7 @@ static bool prepare_trim(struct ide_drive *drive)
     if (!drive->end && ide_dma_copy(drive->channel, drive->buffer, bytes, false) != bytes)
         return false;
     drive->end = bytes;
-    for (; drive->position < drive->end; drive->position += 8) {
-        drive->lba = load_le(drive->buffer + drive->position, 6);
-        drive->chunk = load_le(drive->buffer + drive->position + 6, 2);
-        if (drive->chunk)
-            return true;
-    }
-    drive->lba = drive->chunk = 0;
+    take_ranges(drive);
     return true;
 }
 
@@ -337,7 +348,7 @@ static void flush_done(struct ide_drive *drive, int result)
 
 static void trim_done(struct ide_drive *drive, int result)
 {
-    drive->position += 8;
+    drive->position = take_ranges(drive);
     if (result == 0 && drive->position < drive->end) {
         ide_begin(drive, IDE_STEP_TRIM);
         return;

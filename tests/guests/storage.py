@@ -95,6 +95,45 @@ echo "guest: floppy-wrote $(sha256sum /tmp/r | cut -d' ' -f1)"
     return "virtio, IDE, CD and floppy: all checksums agree on both sides"
 
 
+SPACE = """
+dd if=/dev/urandom of=/tmp/r bs=1M count=48 2>/dev/null
+for d in vda vdb sda; do dd if=/tmp/r of=/dev/$d bs=1M conv=fsync 2>/dev/null; done
+echo "guest: filled"; read x
+busybox blkdiscard /dev/vda || echo "guest: virtio-blk refuses"
+busybox blkdiscard /dev/sda || echo "guest: IDE refuses"
+dd if=/dev/zero of=/dev/vdb bs=1M count=48 conv=fsync 2>/dev/null
+for d in vda sda; do dd if=/dev/zero of=/dev/$d bs=4k count=1 conv=fsync 2>/dev/null; done
+echo 3 > /proc/sys/vm/drop_caches
+for d in vda vdb sda; do echo "guest: $d $(dd if=/dev/$d bs=1M count=48 2>/dev/null | sha256sum | cut -d' ' -f1)"; done
+"""
+
+
+@row("trim", "TRIM over virtio-blk and IDE, zeroes written: the host gets the space back", 300)
+def trim(guest):
+    disk = os.path.join(os.path.dirname(os.path.abspath(os.environ.get("CLOCHE_VM", "./cloche-vm"))), "cloche-disk")
+    files, load = modules.files("virtio_blk", "virtio_pci", "ata_piix", "sd_mod")
+    names = ("virtio.qcow2", "zeroes.raw", "ide.qcow2")
+    paths = [guest.path(name) for name in names]
+    for path in paths:
+        subprocess.run([disk, "create", "-q", "-f", path.rsplit(".")[-1], path, "128M"], check=True)
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, load + "sleep 1\n" + SPACE, files)
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1", "--memory", "512M",
+                "--disk", f"{paths[0]},interface=virtio", "--disk", f"{paths[1]},format=raw,interface=virtio", "--disk",
+                paths[2])
+    guest.expect(rb"guest: filled")
+    full = [os.stat(path).st_blocks * 512 for path in paths]
+    guest.send("\n")
+    for name in ("vda", "vdb", "sda"):
+        expect_sum(guest, name, hashlib.sha256(bytes(48 * MIB)).hexdigest())
+    guest.wait()
+    empty = [os.stat(path).st_blocks * 512 for path in paths]
+    said = ", ".join(f"{n} {a / MIB:.1f} to {b / MIB:.1f} MiB" for n, a, b in zip(names, full, empty))
+    if min(full) < 48 * MIB or max(empty) > 2 * MIB:
+        raise Failure(f"space on the host: {said}")
+    return said
+
+
 GRUB_CONFIG = """
 serial --unit=0 --speed=115200
 terminal_output serial
