@@ -52,14 +52,30 @@ static bool forward(void *opaque, const char *id, const char *text, bool add, GE
     return good;
 }
 
+static bool capture(void *opaque, const char *id, const char *file, GError **error)
+{
+    struct machine *machine = opaque;
+    machine_lock(machine);
+    struct nic *nic = find(machine, id, error);
+    bool good = nic && (!file || nic_capture_start(nic, file, error));
+    if (nic && !file)
+        nic_capture_stop(nic);
+    machine_unlock(machine);
+    return good;
+}
+
 static void nics(void *opaque, void (*fn)(void *data, const struct control_nic *nic), void *data)
 {
     struct machine *machine = opaque;
     machine_lock(machine);
     for (struct nic *nic = machine->nics; nic; nic = nic->next) {
+        g_auto(GStrv) addresses = nic_address_texts(nic);
+        g_autofree char *file = nic_capture_path(nic);
         struct control_nic info = {.id = nic->id,
                                    .backend = nic->backend->name,
                                    .link = nic->link,
+                                   .addresses = (const char *const *)addresses,
+                                   .capture = file,
                                    .forwards = (const char *const *)nic->forwards->pdata,
                                    .forward_count = nic->forwards->len,
                                    .sent_bytes = nic->sent_bytes,
@@ -72,7 +88,7 @@ static void nics(void *opaque, void (*fn)(void *data, const struct control_nic *
     machine_unlock(machine);
 }
 
-static const struct control_port_ops ops = {chardevs, set_link, forward, nics};
+static const struct control_port_ops ops = {chardevs, set_link, forward, capture, nics};
 
 void monitor_ports_serve(struct machine *machine, struct control_server *control)
 {

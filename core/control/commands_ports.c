@@ -135,6 +135,14 @@ static JsonNode *set_forward(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+static JsonNode *set_capture(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    if (can(server->ports && server->ports->capture, "network cards", error))
+        server->ports->capture(server->ports_opaque, qmp_string(call, "name"), qmp_string(call, "file"), error);
+    return NULL;
+}
+
 static void add_nic(void *data, const struct control_nic *nic)
 {
     JsonObject *entry = json_object_new();
@@ -149,6 +157,12 @@ static void add_nic(void *data, const struct control_nic *nic)
     for (unsigned i = 0; i < nic->forward_count; i++)
         json_array_add_string_element(forwards, nic->forwards[i]);
     json_object_set_array_member(entry, "forwards", forwards);
+    JsonArray *addresses = json_array_new();
+    for (const char *const *address = nic->addresses; address && *address; address++)
+        json_array_add_string_element(addresses, *address);
+    json_object_set_array_member(entry, "addresses", addresses);
+    if (nic->capture)
+        json_object_set_string_member(entry, "capture", nic->capture);
     json_array_add_object_element(data, entry);
 }
 
@@ -164,11 +178,15 @@ static JsonNode *query_nics(struct qmp_call *call, GError **error)
 static const struct qmp_argument link_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("up", QMP_BOOL), QMP_END};
 static const struct qmp_argument forward_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("forward", QMP_STRING),
                                                         QMP_MAY("add", QMP_BOOL), QMP_END};
+static const struct qmp_argument capture_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_MAY("file", QMP_STRING),
+                                                        QMP_END};
 
 const struct qmp_command control_port_commands[] = {
     QMP_REQUEST("query-chardev", query_chardev, NULL, QMP_ANY_STATE, "Serial ports and where they lead."),
     QMP_REQUEST("set_link", set_link, link_arguments, QMP_ANY_STATE, "Plugs or unplugs a network card's cable."),
     QMP_REQUEST("x-cloche-forward", set_forward, forward_arguments, QMP_ANY_STATE, "Adds or removes a port forward."),
+    QMP_REQUEST("x-cloche-capture", set_capture, capture_arguments, QMP_ANY_STATE,
+                "Writes a card's packets to a file; without one the capture ends."),
     QMP_REQUEST("x-cloche-query-nics", query_nics, NULL, QMP_ANY_STATE, "Network cards, their cables and forwards."),
     QMP_END,
 };

@@ -41,7 +41,8 @@ struct control_nic {
     const char *id, *backend; // "net0", "user"
     char mac[18];             // "52:54:00:..."
     bool link;
-    const char *const *forwards;
+    const char *const *forwards, *const *addresses; // ADDRESSES: what the guest announced, NULL-terminated
+    const char *capture;                            // file that its packets go to, NULL: none
     unsigned forward_count;
     uint64_t sent_bytes, received_bytes, dropped; // as the guest sees it; dropped: frames
 };
@@ -52,6 +53,8 @@ struct control_port_ops {
     // A network card's link; FORWARD as in machine.conf(5), added or removed.
     bool (*set_link)(void *opaque, const char *id, bool up, GError **error);
     bool (*forward)(void *opaque, const char *id, const char *forward, bool add, GError **error);
+    // Packets of a card into a pcapng file; NULL ends it.
+    bool (*capture)(void *opaque, const char *id, const char *file, GError **error);
     void (*nics)(void *opaque, void (*fn)(void *data, const struct control_nic *nic), void *data);
 };
 void control_server_set_ports(struct control_server *server, const struct control_port_ops *ops, void *opaque);

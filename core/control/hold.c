@@ -5,6 +5,8 @@
 #include "core/config/config.h"
 #include "core/config/library.h"
 #include "core/control/life.h"
+#include "core/machine/machine.h"
+#include "core/screen/surface.h"
 #include "core/state/machine_state.h"
 
 #include <errno.h>
@@ -229,6 +231,15 @@ bool machine_hold_resume(struct machine_hold *hold, struct machine *machine, GEr
     return true;
 }
 
+// The last screen, for the library. A state without a picture is a state.
+static void save_picture(struct machine *machine, const char *folder)
+{
+    struct surface *surface = machine->screen ? screen_head(machine->screen, 0) : NULL;
+    g_autofree char *path = g_build_filename(folder, "screen.png", NULL);
+    if (surface)
+        surface_write_png(surface, path, true, NULL);
+}
+
 bool machine_hold_suspend(struct machine_hold *hold, struct machine *machine, GError **error)
 {
     g_autofree char *saved = g_build_filename(hold->folder, SAVED_FOLDER, NULL);
@@ -244,6 +255,7 @@ bool machine_hold_suspend(struct machine_hold *hold, struct machine *machine, GE
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot create %s: %s", temporary, g_strerror(errno));
         return false;
     }
+    save_picture(machine, temporary);
     bool ran = machine->state == RUN_STATE_RUNNING;
     bool good = (!ran || machine_pause(machine, RUN_STATE_PAUSED, "Saving", error)) &&
                 machine_state_write_folder(machine, temporary, NULL, error) && host_folder_remove(saved, error);

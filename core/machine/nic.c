@@ -129,6 +129,7 @@ void nic_send(struct nic *nic, const struct iovec *iov, unsigned count)
     g_mutex_lock(&nic->lock);
     nic->sent++;
     nic->sent_bytes += length;
+    nic_addresses_note(&nic->addresses, frame->data, length);
     capture(nic, true, frame);
     enqueue(nic, &nic->to_network, frame);
     g_mutex_unlock(&nic->lock);
@@ -484,6 +485,7 @@ void nic_free(struct nic *nic)
     queue_clear(&nic->to_guest);
     queue_clear(&nic->to_network);
     capture_close(nic->capture);
+    g_free(nic->capture_file);
     close(nic->wake);
     g_hash_table_unref(nic->settings);
     g_ptr_array_unref(nic->forwards);
@@ -576,6 +578,8 @@ bool nic_capture_start(struct nic *nic, const char *file, GError **error)
     g_mutex_lock(&nic->lock);
     struct nic_capture *old = nic->capture;
     nic->capture = opened;
+    g_free(nic->capture_file);
+    nic->capture_file = g_strdup(file);
     g_mutex_unlock(&nic->lock);
     capture_close(old);
     return true;
@@ -586,6 +590,23 @@ void nic_capture_stop(struct nic *nic)
     g_mutex_lock(&nic->lock);
     struct nic_capture *old = nic->capture;
     nic->capture = NULL;
+    g_clear_pointer(&nic->capture_file, g_free);
     g_mutex_unlock(&nic->lock);
     capture_close(old);
+}
+
+char **nic_address_texts(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    struct nic_addresses now = nic->addresses;
+    g_mutex_unlock(&nic->lock);
+    return nic_addresses_text(&now);
+}
+
+char *nic_capture_path(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    char *path = g_strdup(nic->capture_file);
+    g_mutex_unlock(&nic->lock);
+    return path;
 }

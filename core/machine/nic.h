@@ -61,8 +61,13 @@ struct nic_shape {
     uint32_t loss;          // per million
 };
 
-// Threads: the queues, the shape and the capture under LOCK; the back end under BACKEND_LOCK (taken before LOCK);
-// DELIVER_LOCK is held while the card receives, after the machine lock where that is taken.
+// What the guest called itself last; all zero: not heard yet.
+struct nic_addresses {
+    uint8_t ipv4[4], ipv6[16];
+};
+
+// Threads: the queues, the shape, the addresses and the capture under LOCK; the back end under BACKEND_LOCK (taken
+// before LOCK); DELIVER_LOCK is held while the card receives, after the machine lock where that is taken.
 struct nic {
     struct nic *next;
     struct machine *machine;
@@ -79,6 +84,8 @@ struct nic {
     struct nic_queue to_guest, to_network;
     struct nic_shape shape;
     struct nic_capture *capture;
+    char *capture_file; // NULL: no capture
+    struct nic_addresses addresses;
     bool link;
     bool running; // the machine is: frames may change its memory
     bool stalled; // the card had no room
@@ -115,6 +122,12 @@ bool nic_add_forward(struct nic *nic, const char *forward, GError **error);
 bool nic_remove_forward(struct nic *nic, const char *forward, GError **error);
 bool nic_capture_start(struct nic *nic, const char *file, GError **error); // pcapng
 void nic_capture_stop(struct nic *nic);
+char **nic_address_texts(struct nic *nic); // the guest's addresses as it announced them; g_strfreev()
+char *nic_capture_path(struct nic *nic);   // NULL: no capture; g_free()
+
+// ---- nic_address.c ----
+void nic_addresses_note(struct nic_addresses *addresses, const uint8_t *frame, size_t length); // from the guest
+char **nic_addresses_text(const struct nic_addresses *addresses);                              // g_strfreev()
 
 // ---- nic_capture.c ----
 struct nic_capture *capture_open(const char *file, const char *name, GError **error);

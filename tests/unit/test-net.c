@@ -294,6 +294,37 @@ START_TEST(capture_holds_the_frames)
 }
 END_TEST
 
+static void check_addresses(const struct nic_addresses *addresses, const char *expected)
+{
+    g_auto(GStrv) texts = nic_addresses_text(addresses);
+    g_autofree char *all = g_strjoinv(" ", texts);
+    ck_assert_str_eq(all, expected);
+}
+
+START_TEST(addresses_are_heard_on_the_wire)
+{
+    struct nic_addresses addresses = {0};
+    uint8_t arp[60] = {[12] = 8, [13] = 6, [14] = 0, 1, 8, 0, 6, 4, 0, 1};
+    nic_addresses_note(&addresses, arp, sizeof arp); // a probe: nobody asks
+    check_addresses(&addresses, "");
+    memcpy(arp + 28, (uint8_t[]){10, 0, 2, 15}, 4);
+    nic_addresses_note(&addresses, arp, 40); // cut short
+    check_addresses(&addresses, "");
+    nic_addresses_note(&addresses, arp, sizeof arp);
+    check_addresses(&addresses, "10.0.2.15");
+    uint8_t neighbour[86] = {[12] = 0x86, [13] = 0xdd, [14] = 0x60, [20] = 58, [54] = 135};
+    memcpy(neighbour + 22, (uint8_t[]){0xfe, 0xc0, [15] = 7}, 16);
+    nic_addresses_note(&addresses, neighbour, sizeof neighbour);
+    check_addresses(&addresses, "10.0.2.15 fec0::7");
+    neighbour[23] = 0x80; // the link's own address is no better
+    nic_addresses_note(&addresses, neighbour, sizeof neighbour);
+    check_addresses(&addresses, "10.0.2.15 fec0::7");
+    memcpy(arp + 28, (uint8_t[]){192, 168, 1, 9}, 4);
+    nic_addresses_note(&addresses, arp, sizeof arp); // it got another one
+    check_addresses(&addresses, "192.168.1.9 fec0::7");
+}
+END_TEST
+
 START_TEST(team_members_hear_each_other)
 {
     GError *error = NULL;
@@ -550,6 +581,7 @@ int main(void)
     tcase_add_test(tcase, cable_delays_loses_and_is_pulled);
     tcase_add_test(tcase, wrong_options_are_named);
     tcase_add_test(tcase, capture_holds_the_frames);
+    tcase_add_test(tcase, addresses_are_heard_on_the_wire);
     tcase_add_test(tcase, team_members_hear_each_other);
     tcase_add_loop_test(tcase, virtio_net_sends_and_receives, 0, 2);
     tcase_add_loop_test(tcase, virtio_net_random_chains, 0, 4);

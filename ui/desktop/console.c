@@ -2,6 +2,7 @@
 #include "ui/desktop/console.h"
 #include "ui/desktop/close-dialog.h"
 #include "ui/desktop/console-keys.h"
+#include "ui/desktop/device-bar.h"
 #include "ui/desktop/dialogs.h"
 #include "ui/desktop/machine-actions.h"
 #include "ui/desktop/media.h"
@@ -80,7 +81,6 @@ static void show(ClocheConsole *self)
         gtk_label_set_text(self->info_label, state);
     gtk_info_bar_set_message_type(self->info_bar, trouble ? GTK_MESSAGE_ERROR : GTK_MESSAGE_INFO);
     gtk_info_bar_set_revealed(self->info_bar, trouble);
-    media_fill_icons(self->device_icons, self->machine);
     show_grab(self);
 }
 
@@ -279,16 +279,6 @@ static void eject_medium(GSimpleAction *action, GVariant *value, gpointer data)
     media_eject(CLOCHE_CONSOLE(data)->machine, NULL, GTK_WINDOW(data));
 }
 
-static void insert_into(GSimpleAction *action, GVariant *value, gpointer data)
-{
-    media_choose(CLOCHE_CONSOLE(data)->machine, g_variant_get_string(value, NULL), GTK_WINDOW(data));
-}
-
-static void eject_from(GSimpleAction *action, GVariant *value, gpointer data)
-{
-    media_eject(CLOCHE_CONSOLE(data)->machine, g_variant_get_string(value, NULL), GTK_WINDOW(data));
-}
-
 static void close_window(GSimpleAction *action, GVariant *value, gpointer data)
 {
     gtk_window_close(data);
@@ -306,8 +296,6 @@ static const GActionEntry console_actions[] = {
     {.name = "screenshot", .activate = screenshot},
     {.name = "insert", .activate = insert_medium},
     {.name = "eject", .activate = eject_medium},
-    {.name = "insert-into", .parameter_type = "s", .activate = insert_into},
-    {.name = "eject-from", .parameter_type = "s", .activate = eject_from},
     {.name = "close", .activate = close_window},
 };
 
@@ -322,7 +310,7 @@ static gboolean send_wish(gpointer data)
     JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(arguments, object);
     self->wish_timer = 0;
-    cloche_machine_call(self->machine, "x-cloche-set-display-size", arguments, NULL, NULL);
+    cloche_machine_call(self->machine, "x-cloche-wish-size", arguments, NULL, NULL);
     return G_SOURCE_REMOVE;
 }
 
@@ -410,6 +398,7 @@ GtkWidget *cloche_console_new(ClocheApp *app, ClocheMachine *machine)
     g_signal_connect_object(machine, "changed", G_CALLBACK(show), self, G_CONNECT_SWAPPED);
     machine_actions_set_machine(GTK_APPLICATION_WINDOW(self), machine);
     cloche_machine_attach_display(machine, self->display);
+    device_bar_follow(self->device_icons, machine, GTK_APPLICATION_WINDOW(self));
     restore_preferences(self);
     show(self);
     gtk_widget_grab_focus(GTK_WIDGET(self->display));

@@ -5,7 +5,7 @@
 
 #include <glib/gi18n.h>
 
-enum figure { FIGURE_CPU, FIGURE_MEMORY, FIGURE_DISK, FIGURE_COUNT };
+enum figure { FIGURE_CPU, FIGURE_MEMORY, FIGURE_DISK, FIGURE_NETWORK, FIGURE_COUNT };
 
 struct _ClocheDetails {
     GtkScrolledWindow parent_instance;
@@ -22,7 +22,7 @@ G_DEFINE_TYPE(ClocheDetails, cloche_details, GTK_TYPE_SCROLLED_WINDOW)
 
 #define PICTURE_WIDTH 288
 
-static const char *const figure_names[FIGURE_COUNT] = {N_("Processor"), N_("Memory"), N_("Disk")};
+static const char *const figure_names[FIGURE_COUNT] = {N_("Processor"), N_("Memory"), N_("Disk"), N_("Network")};
 
 // What the facts list shows: a label and the option it comes from.
 static const struct {
@@ -83,7 +83,8 @@ static void show(ClocheDetails *self)
 static void show_figures(ClocheDetails *self)
 {
     const struct machine_figures *now = cloche_machine_get_figures(self->machine);
-    double values[FIGURE_COUNT] = {now->cpu_percent, now->memory, now->disk_read + now->disk_write};
+    double values[FIGURE_COUNT] = {now->cpu_percent, now->memory, now->disk_read + now->disk_write,
+                                   now->received + now->sent};
     for (guint i = 0; i < FIGURE_COUNT; i++) {
         cloche_graph_add(self->graph[i], values[i], i == FIGURE_CPU ? MAX(100, values[i]) : 0);
         g_autofree char *size = format_size(values[i]);

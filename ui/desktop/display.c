@@ -171,6 +171,11 @@ GdkPixbuf *cloche_display_snapshot(ClocheDisplay *self)
     return self->picture ? gdk_pixbuf_get_from_surface(self->picture, 0, 0, self->width, self->height) : NULL;
 }
 
+cairo_surface_t *cloche_display_get_picture(ClocheDisplay *self)
+{
+    return self->picture;
+}
+
 // ---- Cursor and grab ----
 static void apply_cursor(ClocheDisplay *self)
 {

@@ -43,6 +43,7 @@ void cloche_display_ungrab(ClocheDisplay *self);
 void cloche_display_set_capture(ClocheDisplay *self, gboolean capture);
 // A copy of the present picture, or NULL before the first one.
 GdkPixbuf *cloche_display_snapshot(ClocheDisplay *self);
+cairo_surface_t *cloche_display_get_picture(ClocheDisplay *self); // the shared memory itself, SELF's; NULL: none yet
 void cloche_display_get_guest_size(ClocheDisplay *self, guint *width, guint *height);
 // How many damage reports were drawn, for tests and the status bar.
 guint64 cloche_display_frames(ClocheDisplay *self);

@@ -9,8 +9,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define THUMBNAIL_WIDTH 480
-
 // ---- From the monitor ----
 static int member(JsonObject *data, const char *name)
 {
@@ -162,34 +160,31 @@ static void relative(ClocheDisplay *display, int dx, int dy, ClocheMachine *self
         send_event(self, "rel", control_arguments("s:axis", "y", "i:value", (int64_t)dy, NULL));
 }
 
-static gboolean keep_thumbnail(ClocheDisplay *display, ClocheMachine *self)
-{
-    g_autoptr(GdkPixbuf) full = cloche_display_snapshot(display);
-    if (!full)
-        return FALSE;
-    int width = gdk_pixbuf_get_width(full), height = gdk_pixbuf_get_height(full);
-    g_clear_object(&self->thumbnail);
-    self->thumbnail =
-        gdk_pixbuf_scale_simple(full, THUMBNAIL_WIDTH, MAX(1, height * THUMBNAIL_WIDTH / width), GDK_INTERP_BILINEAR);
-    return TRUE;
-}
-
+// The pointer is looked at again with each sample: which one the guest uses can change with a driver.
 static void figures(ClocheMachine *self)
 {
-    gint64 now = g_get_monotonic_time();
     ask_pointer(self);
-    if (self->display && now - self->thumbnail_time > 2 * G_USEC_PER_SEC && keep_thumbnail(self->display, self)) {
-        self->thumbnail_time = now;
-        g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
-    }
+}
+
+static void display_gone(gpointer data, GObject *display)
+{
+    ClocheMachine *self = data;
+    self->display = NULL;
+    machine_picture_detach(self);
+}
+
+void machine_display_forget(ClocheMachine *self)
+{
+    if (self->display)
+        g_object_weak_unref(G_OBJECT(self->display), display_gone, self);
+    self->display = NULL;
 }
 
 void cloche_machine_attach_display(ClocheMachine *self, ClocheDisplay *display)
 {
-    if (self->display)
-        g_object_remove_weak_pointer(G_OBJECT(self->display), (gpointer *)&self->display);
+    machine_display_forget(self);
     self->display = display;
-    g_object_add_weak_pointer(G_OBJECT(display), (gpointer *)&self->display);
+    g_object_weak_ref(G_OBJECT(display), display_gone, self);
     g_signal_connect_object(display, "key", G_CALLBACK(key), self, 0);
     g_signal_connect_object(display, "button", G_CALLBACK(button), self, 0);
     g_signal_connect_object(display, "absolute", G_CALLBACK(absolute), self, 0);

@@ -47,6 +47,12 @@ static void stats_known(void *opaque, JsonNode *value, int *fds, unsigned fd_cou
     gint64 now = g_get_monotonic_time(), cpu = json_object_get_int_member_with_default(stats, "host-cpu-ns", 0);
     gint64 reads = json_object_get_int_member_with_default(stats, "disk-read-bytes", 0);
     gint64 writes = json_object_get_int_member_with_default(stats, "disk-written-bytes", 0);
+    gint64 received = 0, sent = 0;
+    for (guint i = 0; i < self->devices->len; i++) {
+        const struct machine_device *device = self->devices->pdata[i];
+        received += device->kind == MACHINE_DEVICE_NETWORK ? device->in : 0;
+        sent += device->kind == MACHINE_DEVICE_NETWORK ? device->out : 0;
+    }
     show_engine(self, json_object_get_string_member_with_default(stats, "engine", ""));
     self->figures.memory = json_object_get_int_member_with_default(stats, "resident-bytes", 0);
     if (self->last.time) {
@@ -54,19 +60,27 @@ static void stats_known(void *opaque, JsonNode *value, int *fds, unsigned fd_cou
         self->figures.cpu_percent = rate(cpu, self->last.cpu, seconds) / 1e7;
         self->figures.disk_read = rate(reads, self->last.disk_read, seconds);
         self->figures.disk_write = rate(writes, self->last.disk_write, seconds);
+        self->figures.received = rate(received, self->last.received, seconds);
+        self->figures.sent = rate(sent, self->last.sent, seconds);
     }
     self->last.time = now;
     self->last.cpu = cpu;
     self->last.disk_read = reads;
     self->last.disk_write = writes;
+    self->last.received = received;
+    self->last.sent = sent;
     g_signal_emit(self, machine_signals[MACHINE_FIGURES], 0);
 }
 
 static gboolean sample(gpointer data)
 {
     ClocheMachine *self = data;
-    if (self->client)
-        control_client_send(self->client, "x-cloche-stats", NULL, stats_known, self);
+    machine_picture_look(self);
+    if (!self->client)
+        return G_SOURCE_CONTINUE;
+    if (!self->display) // with a console the devices are looked at more often
+        machine_devices_ask(self);
+    control_client_send(self->client, "x-cloche-stats", NULL, stats_known, self);
     return G_SOURCE_CONTINUE;
 }
 

@@ -61,6 +61,10 @@ void machine_link_look(ClocheMachine *self)
     for (guint i = 0; i < G_N_ELEMENTS(life_table); i++)
         if (report->life == life_table[i].life)
             machine_set_state(self, life_table[i].state, report->life == LIFE_CRASHED ? report->reason : NULL);
+    if (!self->client && report->life != LIFE_RUNNING) {
+        machine_picture_from_disk(self);
+        g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
+    }
 }
 
 // The monitor closes its socket a moment before it has written how it ended and is gone.
@@ -92,8 +96,11 @@ static void on_closed(void *opaque, struct control_client *client, const GError 
 // ---- Connecting ----
 void machine_link_close(ClocheMachine *self)
 {
+    gboolean was_open = self->client != NULL;
     machine_sample_stop(self);
     g_clear_pointer(&self->client, control_client_free);
+    if (was_open)
+        machine_devices_stop(self);
 }
 
 gboolean machine_link_try(ClocheMachine *self)
@@ -108,6 +115,7 @@ gboolean machine_link_try(ClocheMachine *self)
     control_client_send(self->client, "query-status", NULL, status_known, self);
     machine_display_connected(self);
     machine_sample_start(self);
+    machine_devices_start(self);
     return TRUE;
 }
 

@@ -223,13 +223,6 @@ const char *cloche_machine_get_engine_reason(ClocheMachine *self)
 }
 
 // ---- Life of the object ----
-static void load_thumbnail(ClocheMachine *self)
-{
-    g_autofree char *path = g_build_filename(self->folder, "thumbnail.png", NULL);
-    if (!self->thumbnail && g_file_test(path, G_FILE_TEST_EXISTS))
-        self->thumbnail = gdk_pixbuf_new_from_file(path, NULL);
-}
-
 void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entry)
 {
     g_free(self->name);
@@ -240,7 +233,10 @@ void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entr
     self->uuid = g_strdup(entry->uuid);
     self->damage = g_strdup(entry->damage);
     self->config = entry->config ? config_copy(entry->config) : NULL;
-    load_thumbnail(self);
+    if (!self->client) {
+        machine_devices_reload(self);
+        machine_picture_from_disk(self);
+    }
     if (self->damage)
         machine_set_state(self, CLOCHE_STATE_DAMAGED, self->damage);
     else if (!self->client && !self->starter && !self->look_timer && !machine_link_try(self))
@@ -259,15 +255,12 @@ ClocheMachine *cloche_machine_new(const struct machine_entry *entry)
 static void machine_dispose(GObject *object)
 {
     ClocheMachine *self = CLOCHE_MACHINE(object);
-    machine_sample_stop(self);
     machine_link_close(self);
     g_clear_pointer(&self->starter, machine_starter_free);
     if (self->look_timer)
         g_source_remove(self->look_timer);
     self->look_timer = 0;
-    if (self->display)
-        g_object_remove_weak_pointer(G_OBJECT(self->display), (gpointer *)&self->display);
-    self->display = NULL;
+    machine_display_forget(self);
     G_OBJECT_CLASS(cloche_machine_parent_class)->dispose(object);
 }
 
@@ -280,6 +273,7 @@ static void machine_finalize(GObject *object)
     g_weak_ref_clear(&self->start_parent);
     g_clear_pointer(&self->config, config_free);
     g_clear_object(&self->thumbnail);
+    g_clear_pointer(&self->devices, g_ptr_array_unref);
     G_OBJECT_CLASS(cloche_machine_parent_class)->finalize(object);
 }
 
@@ -298,6 +292,7 @@ static void cloche_machine_class_init(ClocheMachineClass *class)
     machine_signals[MACHINE_FIGURES] = new_signal("figures", 0, 0, 0);
     machine_signals[MACHINE_EVENT] = new_signal("event", 2, G_TYPE_STRING, JSON_TYPE_OBJECT);
     machine_signals[MACHINE_STOPPED] = new_signal("stopped", 1, G_TYPE_STRING, 0);
+    machine_signals[MACHINE_DEVICES] = new_signal("devices", 0, 0, 0);
 }
 
 static void cloche_machine_init(ClocheMachine *self)

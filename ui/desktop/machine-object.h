@@ -40,6 +40,29 @@ struct machine_figures {          // per second, from one second's difference
     double cpu_percent;           // of one host processor
     guint64 memory;               // resident bytes
     double disk_read, disk_write; // bytes
+    double received, sent;        // bytes of the network
+};
+
+enum machine_device_kind {
+    MACHINE_DEVICE_DISK,
+    MACHINE_DEVICE_CDROM,
+    MACHINE_DEVICE_FLOPPY,
+    MACHINE_DEVICE_NETWORK,
+};
+
+// A drive or network card. While the machine is off: what its definition says.
+struct machine_device {
+    char *id;
+    enum machine_device_kind kind;
+    char *detail;                   // the image in a drive, NULL or "" for none; a card's back end
+    char *mac, *capture;            // cards; CAPTURE: the file that its packets go to, NULL: none
+    char **addresses, **forwards;   // cards; may be NULL
+    gboolean link;                  // cards: the cable is plugged
+    gboolean locked, no_space;      // drives: the guest holds the tray; the host's disk is full
+    guint64 size;                   // drives: bytes that the guest sees, 0: unknown
+    gboolean counted;               // IN and OUT are known
+    guint64 in, out;                // bytes so far: read or received, written or sent
+    gboolean in_active, out_active; // since the look before
 };
 
 #define CLOCHE_TYPE_MACHINE (cloche_machine_get_type())
@@ -52,7 +75,8 @@ ClocheMachine *cloche_machine_new(const struct machine_entry *entry); // copies 
 void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entry);
 
 // Signals: "changed" (), "figures" (), "display" (new memory or geometry), "damage" (gint x, y, w, h), "cursor" (),
-// "event" (const char *name, JsonObject *data), "stopped" (const char *reason: it ended by itself).
+// "event" (const char *name, JsonObject *data), "stopped" (const char *reason: it ended by itself), "devices" (): their
+// state or activity was looked at again.
 const char *cloche_machine_get_folder(ClocheMachine *self);
 const char *cloche_machine_get_name(ClocheMachine *self);
 const char *cloche_machine_get_group(ClocheMachine *self); // "" for none
@@ -63,7 +87,9 @@ const char *cloche_machine_get_state_text(ClocheMachine *self); // for people, w
 const char *cloche_machine_get_icon(ClocheMachine *self);       // icon name
 GdkPixbuf *cloche_machine_get_thumbnail(ClocheMachine *self);   // NULL: none yet; owned by SELF
 const struct machine_figures *cloche_machine_get_figures(ClocheMachine *self);
-char *cloche_machine_get_log(ClocheMachine *self); // path, free it
+GPtrArray *cloche_machine_get_devices(ClocheMachine *self); // of struct machine_device, SELF's until the next "devices"
+const struct machine_device *cloche_machine_find_device(ClocheMachine *self, const char *id); // NULL: none
+char *cloche_machine_get_log(ClocheMachine *self);                                            // path, free it
 // Path of the UNIX socket of its first serial port that has one, NULL: none; free it.
 char *cloche_machine_get_serial_socket(ClocheMachine *self);
 // "Translated: about ... ", empty while off; owned by SELF

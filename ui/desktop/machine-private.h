@@ -20,18 +20,26 @@ struct _ClocheMachine {
     struct machine_figures figures;
     struct {
         gint64 time, cpu; // microseconds; nanoseconds
-        gint64 disk_read, disk_write;
+        gint64 disk_read, disk_write, received, sent;
     } last;
     // The monitor:
     struct control_client *client;
     struct machine_starter *starter;
     GWeakRef start_parent; // window to show a failed start over
-    guint look_timer, looks, figures_timer;
-    gboolean stopping; // asked for by the person: no notification
+    guint look_timer, looks, figures_timer, devices_timer;
+    GPtrArray *devices; // struct machine_device *
+    gboolean stopping;  // asked for by the person: no notification
     ClocheDisplay *display;
 };
 
-enum machine_signal { MACHINE_CHANGED, MACHINE_FIGURES, MACHINE_EVENT, MACHINE_STOPPED, MACHINE_SIGNALS };
+enum machine_signal {
+    MACHINE_CHANGED,
+    MACHINE_FIGURES,
+    MACHINE_EVENT,
+    MACHINE_STOPPED,
+    MACHINE_DEVICES,
+    MACHINE_SIGNALS
+};
 extern guint machine_signals[MACHINE_SIGNALS];
 
 void machine_set_state(ClocheMachine *self, ClocheState state, const char *reason);
@@ -42,9 +50,17 @@ void machine_link_close(ClocheMachine *self);
 gboolean machine_link_start(ClocheMachine *self, GtkWindow *parent, GError **error);
 // State of a machine without a connection, by what is on disk.
 void machine_link_look(ClocheMachine *self);
+void machine_display_forget(ClocheMachine *self); // the display widget in use
 void machine_display_connected(ClocheMachine *self);
 void machine_display_event(ClocheMachine *self, const char *event, JsonObject *data, int *fds, guint fd_count);
 void machine_sample_start(ClocheMachine *self);
 void machine_sample_stop(ClocheMachine *self);
+void machine_picture_look(ClocheMachine *self); // when it is time
+void machine_picture_detach(ClocheMachine *self);
+void machine_picture_from_disk(ClocheMachine *self); // of a machine that does not run
+void machine_devices_reload(ClocheMachine *self);    // from the definition
+void machine_devices_ask(ClocheMachine *self);
+void machine_devices_start(ClocheMachine *self);
+void machine_devices_stop(ClocheMachine *self);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Removable media: the drives in the status bar, inserting and ejecting discs and floppies while the machine runs.
+// Removable media: inserting and ejecting discs and floppies while the machine runs.
 #ifndef CLOCHE_DESKTOP_MEDIA_H
 #define CLOCHE_DESKTOP_MEDIA_H
 
@@ -8,7 +8,5 @@
 // Lets the person choose a file for DRIVE (device id; NULL: the first removable drive) and inserts it.
 void media_choose(ClocheMachine *machine, const char *drive, GtkWindow *parent);
 void media_eject(ClocheMachine *machine, const char *drive, GtkWindow *parent);
-// One button per removable drive with tooltip and menu. Cheap when nothing changed.
-void media_fill_icons(GtkBox *box, ClocheMachine *machine);
 
 #endif
