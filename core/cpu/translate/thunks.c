@@ -126,20 +126,41 @@ static void emit_restore_registers(struct emitter *e)
         emit_load(e, caller_saved[i], MEM_CONTEXT_AT(offsetof(struct context, save) + 8 * i));
 }
 
-static void emit_call_c(struct emitter *e, uintptr_t function)
+// A step of the host costs a signal: none is taken where C's answer (RAX) leaves by itself, as the ways out do, which
+// lie before `slow`, and the copy of an access, which ends in a commit.
+static void emit_step_if_kicked(struct emitter *e, const struct thunks *t, bool access)
+{
+    uint8_t *none[4];
+    unsigned count = 0;
+    emit_op_mem(e, 0, 0x83, 7, MEM_CONTEXT(kicked));
+    emit8(e, 0);
+    none[count++] = emit_jcc_forward(e, 4);
+    emit_alu_imm(e, EMIT_W, 7, HOST_RAX, (int32_t)(uintptr_t)t->slow);
+    none[count++] = emit_jcc_forward(e, 2);
+    if (access) {
+        emit_load(e, HOST_RCX, MEM_CONTEXT(slow_site));
+        emit_op_mem(e, 0, 0xf6, 0, MEM_BASE(HOST_RCX, offsetof(struct slow_site, use)));
+        emit8(e, USE_SHARED);
+        uint8_t *shared = emit_jcc_forward(e, 5);
+        emit_op_mem(e, 0, 0x3b, HOST_RAX, MEM_BASE(HOST_RCX, offsetof(struct slow_site, copy)));
+        none[count++] = emit_jcc_forward(e, 4);
+        emit_patch(e, shared);
+    }
+    emit8(e, 0x9c); // pushfq
+    emit_op_mem(e, 0, 0x81, 1, MEM_BASE(HOST_RSP, 0));
+    emit32(e, FLAG_TF);
+    emit8(e, 0x9d); // popfq
+    for (unsigned i = 0; i < count; i++)
+        emit_patch(e, none[i]);
+}
+
+static void emit_call_c(struct emitter *e, const struct thunks *t, uintptr_t function)
 {
     emit_load(e, HOST_RDI, MEM_CONTEXT(self));
     emit_mov_imm(e, HOST_RAX, function);
     emit_op_reg(e, 0, 0xff, 2, HOST_RAX);
     // A kick that came while C ran, after C looked: step to the next boundary. Later ones find us here (signal.c).
-    emit_op_mem(e, 0, 0x83, 7, MEM_CONTEXT(kicked));
-    emit8(e, 0);
-    uint8_t *none = emit_jcc_forward(e, 4);
-    emit8(e, 0x9c); // pushfq
-    emit_op_mem(e, 0, 0x81, 1, MEM_BASE(HOST_RSP, 0));
-    emit32(e, FLAG_TF);
-    emit8(e, 0x9d); // popfq
-    emit_patch(e, none);
+    emit_step_if_kicked(e, t, function == (uintptr_t)translate_slow);
 }
 
 // C tells where to go on; HOST_A comes from slow_host.
@@ -149,7 +170,7 @@ static void emit_slow(struct emitter *e, struct thunks *t)
     emit_store(e, HOST_A, MEM_CONTEXT(slow_address));
     emit_store(e, HOST_T, MEM_CONTEXT(slow_site));
     emit_save_registers(e);
-    emit_call_c(e, (uintptr_t)translate_slow);
+    emit_call_c(e, t, (uintptr_t)translate_slow);
     t->slow_return = emit_here(e);
     emit_mov_reg(e, HOST_T, HOST_RAX);
     emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
@@ -165,7 +186,7 @@ static void emit_commit(struct emitter *e, struct thunks *t)
     emit_save_registers(e);
     emit8(e, 0x9c); // pushfq
     emit_alu_imm(e, EMIT_W, 5, HOST_RSP, 8);
-    emit_call_c(e, (uintptr_t)translate_commit);
+    emit_call_c(e, t, (uintptr_t)translate_commit);
     emit_alu_imm(e, EMIT_W, 0, HOST_RSP, 8);
     emit8(e, 0x9d); // popfq
     emit_mov_reg(e, HOST_T, HOST_RAX);
@@ -180,7 +201,7 @@ static void emit_lookup(struct emitter *e, struct thunks *t)
     emit_store(e, HOST_A, MEM_CONTEXT(slow_host));
     emit_save_registers(e);
     emit_mov_reg(e, HOST_RSI, HOST_A);
-    emit_call_c(e, (uintptr_t)translate_lookup);
+    emit_call_c(e, t, (uintptr_t)translate_lookup);
     emit_mov_reg(e, HOST_T, HOST_RAX);
     emit_flags_from_saved(e);
     emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
@@ -194,7 +215,7 @@ static void emit_system(struct emitter *e, struct thunks *t)
     t->system = emit_here(e);
     emit_store(e, HOST_T, MEM_CONTEXT(slow_site));
     emit_save_registers(e);
-    emit_call_c(e, (uintptr_t)translate_system_op);
+    emit_call_c(e, t, (uintptr_t)translate_system_op);
     emit_mov_reg(e, HOST_T, HOST_RAX);
     emit_flags_from_saved(e);
     emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
