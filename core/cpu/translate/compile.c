@@ -376,12 +376,8 @@ static void emit_link_stub(struct compiler *c, struct stub *s)
 static void emit_slow_stub(struct compiler *c, struct stub *s)
 {
     struct emitter *e = &c->e;
-    unsigned kind = fast_kind_of(c);
     emit_patch(e, s->field);
-    int32_t tag =
-        (int32_t)(offsetof(struct context, tlb) + sizeof(struct fast_entry) * FAST_SIZE * kind +
-                  (s->use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read)));
-    emit_op_mem(e, EMIT_W, 0x33, HOST_A, (struct mem){HOST_T, NO_REG, 0, true, tag}); // the address again
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, s->use, offsetof(struct fast_entry, tag))); // the address again
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
     emit_jmp(e, c->t->thunks.slow);
     uint8_t *site_at = e->at;
@@ -389,7 +385,7 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
                              .after = host32(s->core_end + e->shift),
                              .size = s->size,
                              .use = s->use,
-                             .kind = (uint8_t)kind,
+                             .kind = (uint8_t)fast_kind_of(c),
                              .guest = s->guest,
                              .length = s->boundary_after ? s->length : 0,
                              .flags_after = s->flags_after,
@@ -406,9 +402,12 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
 static void emit_share_stub(struct compiler *c, struct stub *s)
 {
     struct emitter *e = &c->e;
-    size_t tag = s->use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read);
     emit_patch(e, s->field);
-    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, tag)); // the address again
+    // The right page, but the range runs over its end: no need to ask.
+    emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);
+    emit32(e, PAGE_SIZE);
+    uint8_t *crosses = emit_jcc_forward(e, 2);
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, s->use, offsetof(struct fast_entry, tag))); // the address again
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
     emit_jmp(e, c->t->thunks.slow);
     struct slow_site site = {.resume = host32(s->core + e->shift),
@@ -419,6 +418,7 @@ static void emit_share_stub(struct compiler *c, struct stub *s)
                              .block = (uint32_t)(c->block - c->t->blocks)};
     site.copy = host32(e->at + sizeof site + e->shift);
     emit_bytes(e, &site, sizeof site);
+    emit_patch(e, crosses);
     if (s->live)
         flags_restore_sequence(e);
     emit_align_field(e, 1);
@@ -552,7 +552,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     c->bits = mode & MODE_64 ? 64 : 32;
     c->count = c->boundary_count = c->stub_count = 0;
     c->peeked = 1;
-    c->share.valid = false;
+    memset(c->shares, 0, sizeof c->shares);
     c->host_valid = true;
     c->saved_valid = c->vector_checked = c->ended = c->no_boundary = false;
     c->e = (struct emitter){

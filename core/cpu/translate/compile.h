@@ -37,15 +37,16 @@ struct stub {
     uint8_t op, opcode, rep;
 };
 
-// A check that covers [base + from, base + to); HOST_D holds host - guest.
+// A check that covers [base + from, base + to) of the base register as it was at the check; since then it moved by
+// `moved`. The host address of the first byte is in HOST_D, or in the context.
 struct share {
-    bool valid;
+    bool valid, in_register;
     uint8_t base, use;
-    int64_t from, to;
+    int64_t from, to, moved;
 };
 
 struct compiler {
-    struct share share;
+    struct share shares[SHARES];
     struct context *context;
     struct translator *t;
     struct block *block;
@@ -105,10 +106,19 @@ void store_guest(struct compiler *c, unsigned guest, unsigned host); // 64 bits
 
 // The compare and its stub alone; HOST_T is left at the entry that check_entry() names members of.
 struct stub *check_inline(struct compiler *c, unsigned size, unsigned use);
-struct mem check_entry(struct compiler *c, size_t member);
+struct mem check_entry(struct compiler *c, unsigned use, size_t member);
 
 // ---- translate_share.c
-bool share_access(struct compiler *c);
+// Where the host finds a guest's memory operand.
+struct place {
+    uint8_t base; // host register
+    int32_t disp;
+};
+// *PLACE of SIZE bytes at [BASE + DISP] (BASE as now) for USE, if a shared check covers or begins to cover it. False:
+// it needs its own. HOST_A and flags may be lost; HOST_T too.
+bool share_reach(struct compiler *c, unsigned base, int64_t disp, unsigned size, unsigned use, struct place *place);
+// The same for the ModRM operand of the current instruction.
+bool share_access(struct compiler *c, struct place *place);
 void share_step(struct compiler *c);
 
 // ---- translate_flow.c

@@ -21,6 +21,16 @@ void emit_modrm_mem(struct emitter *e, unsigned reg, struct mem m)
         emit32(e, (uint32_t)m.disp);
 }
 
+void emit_modrm_long(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
+{
+    bool none = disp == 0 && (base & 7) != 5;
+    emit8(e, (none ? 0 : 0x80) | (reg & 7) << 3 | (base & 7));
+    if ((base & 7) == 4)
+        emit8(e, 4 << 3 | 4);
+    if (!none)
+        emit32(e, (uint32_t)disp);
+}
+
 static void emit_prefixes(struct emitter *e, unsigned flags, unsigned opcode, unsigned rex)
 {
     if (flags & EMIT_LOCK)

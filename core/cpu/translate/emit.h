@@ -58,6 +58,8 @@ enum emit_flags { EMIT_W = 1, EMIT_66 = 2, EMIT_BYTE = 4, EMIT_F3 = 8, EMIT_LOCK
 
 // ModRM, SIB and displacement for register field REG.
 void emit_modrm_mem(struct emitter *e, unsigned reg, struct mem m);
+// [BASE + DISP] with a displacement of 32 bits, or none: EVEX scales short ones.
+void emit_modrm_long(struct emitter *e, unsigned reg, unsigned base, int32_t disp);
 // OPCODE: one byte, or 0x0fNN.
 void emit_op_mem(struct emitter *e, unsigned flags, unsigned opcode, unsigned reg, struct mem m);
 void emit_op_reg(struct emitter *e, unsigned flags, unsigned opcode, unsigned reg, unsigned rm);

@@ -282,8 +282,8 @@ static bool translate_vcpu_init(struct vcpu *v, GError **error)
     c->vcpu = v;
     c->translator = t;
     c->host_mxcsr = 0x1f80;
-    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
-        c->fill_count[kind] = FILL_LOG + 1; // all slots
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        c->fill_count[table] = FILL_LOG + 1; // all slots
     v->engine_state = c;
     tlb_flush(c);
     if (!t->tracking) { // behind the interpreter's own

@@ -15,29 +15,28 @@ static inline uint64_t invalid_tag(unsigned slot)
 
 // ---- TLB ------------------------------------------------------------------------------------------------------------
 
-static void entry_clear(struct context *c, unsigned kind, unsigned slot)
+static void entry_clear(struct context *c, unsigned table, unsigned slot)
 {
-    struct fast_entry *e = &c->tlb[kind][slot];
-    e->read = e->write = invalid_tag(slot);
-    c->tlb_ram[kind][slot] = UINT64_MAX;
+    c->tlb[table][slot].tag = invalid_tag(slot);
+    c->tlb_ram[table][slot] = UINT64_MAX;
 }
 
-static void kind_flush(struct context *c, unsigned kind)
+static void table_flush(struct context *c, unsigned table)
 {
-    if (c->fill_count[kind] <= FILL_LOG) {
-        for (unsigned n = 0; n < c->fill_count[kind]; n++)
-            entry_clear(c, kind, c->fill_log[kind][n]);
+    if (c->fill_count[table] <= FILL_LOG) {
+        for (unsigned n = 0; n < c->fill_count[table]; n++)
+            entry_clear(c, table, c->fill_log[table][n]);
     } else {
         for (unsigned slot = 0; slot < FAST_SIZE; slot++)
-            entry_clear(c, kind, slot);
+            entry_clear(c, table, slot);
     }
-    c->fill_count[kind] = 0;
+    c->fill_count[table] = 0;
 }
 
 void tlb_flush(struct context *c)
 {
-    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
-        kind_flush(c, kind);
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        table_flush(c, table);
     for (unsigned n = 0; n < FETCH_SIZE; n++) {
         c->fetch[n] = 0;
         c->fetch_info[n].page = 1;
@@ -49,8 +48,8 @@ void tlb_flush(struct context *c)
 void tlb_flush_page(struct context *c, uint64_t address)
 {
     unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
-    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
-        entry_clear(c, kind, slot);
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        entry_clear(c, table, slot);
     uint64_t page = address & PAGE_MASK;
     for (unsigned n = 0; n < FETCH_SIZE; n++)
         if (c->fetch_info[n].page == page) {
@@ -62,30 +61,46 @@ void tlb_flush_page(struct context *c, uint64_t address)
 void tlb_revoke(struct context *c, uint64_t ram_offset)
 {
     ram_offset &= PAGE_MASK;
-    for (unsigned kind = 0; kind < FAST_KINDS; kind++)
+    for (unsigned kind = 0; kind < FAST_KINDS; kind++) {
+        unsigned table = fast_table(kind, true);
         for (unsigned slot = 0; slot < FAST_SIZE; slot++)
-            if (c->tlb_ram[kind][slot] == ram_offset)
-                c->tlb[kind][slot].write = invalid_tag(slot);
+            if (c->tlb_ram[table][slot] == ram_offset)
+                entry_clear(c, table, slot);
+    }
     c->counters.revocations++;
 }
 
-static void tlb_fill(struct context *c, unsigned kind, uint64_t address, uint64_t ram_page, bool writable)
+static void entry_set(struct context *c, unsigned table, uint64_t page, uint64_t ram_page)
+{
+    unsigned slot = page >> PAGE_SHIFT & (FAST_SIZE - 1);
+    struct fast_entry *e = &c->tlb[table][slot];
+    if (e->tag == invalid_tag(slot)) {
+        if (c->fill_count[table] < FILL_LOG)
+            c->fill_log[table][c->fill_count[table]] = (uint16_t)slot;
+        if (c->fill_count[table] <= FILL_LOG)
+            c->fill_count[table]++;
+    }
+    *e = (struct fast_entry){.tag = page, .host = (uint64_t)(uintptr_t)c->vcpu->set->host.ram->host + ram_page};
+    c->tlb_ram[table][slot] = ram_page;
+}
+
+// WRITE: the access that missed; its table gets the page. The other table gets it too where it is allowed (WRITABLE)
+// and its slot is empty.
+static void tlb_fill(struct context *c, unsigned kind, uint64_t address, uint64_t ram_page, bool write, bool writable)
 {
     unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
-    struct fast_entry *e = &c->tlb[kind][slot];
     uint64_t page = address & PAGE_MASK;
-    bool keeps_write = e->write == page && c->tlb_ram[kind][slot] == ram_page;
-    if (e->read == invalid_tag(slot) && e->write == invalid_tag(slot)) {
-        if (c->fill_count[kind] < FILL_LOG)
-            c->fill_log[kind][c->fill_count[kind]] = (uint16_t)slot;
-        if (c->fill_count[kind] <= FILL_LOG)
-            c->fill_count[kind]++;
+    for (unsigned n = 0; n < 2; n++) {
+        bool other = n != write;
+        unsigned table = fast_table(kind, n);
+        uint64_t tag = c->tlb[table][slot].tag;
+        if (n && !writable) {
+            if (tag == page && c->tlb_ram[table][slot] != ram_page)
+                entry_clear(c, table, slot);
+        } else if (!other || tag == page || tag == invalid_tag(slot)) {
+            entry_set(c, table, page, ram_page);
+        }
     }
-    e->read = page;
-    e->write = writable || keeps_write ? page : invalid_tag(slot);
-    e->host = (uint64_t)(uintptr_t)c->vcpu->set->host.ram->host + ram_page;
-    e->delta = e->host - page;
-    c->tlb_ram[kind][slot] = ram_page;
     c->counters.fills++;
 }
 
@@ -110,7 +125,7 @@ static void target_use(struct context *c, uint64_t address, unsigned kind, bool 
     // A mapping smaller than a page cannot be in the TLB.
     uint64_t page = t->gpa & PAGE_MASK;
     if (page >= m->start && page + PAGE_SIZE <= m->start + m->size)
-        tlb_fill(c, kind, address, t->ram_offset & PAGE_MASK, (write || dirty) && m->writable && !tracked);
+        tlb_fill(c, kind, address, t->ram_offset & PAGE_MASK, write, (write || dirty) && m->writable && !tracked);
 }
 
 // The usual case, without foreign code. False: not decided.
@@ -169,8 +184,8 @@ bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool wri
         target_find(c, address, kind, write, &t);
         foreign_end(c, loaded);
     }
-    const struct fast_entry *e = &c->tlb[kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
-    return t.kind == TARGET_RAM && (write ? e->write : e->read) == (address & PAGE_MASK);
+    const struct fast_entry *e = &c->tlb[fast_table(kind, write)][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
+    return t.kind == TARGET_RAM && e->tag == (address & PAGE_MASK);
 }
 
 // ---- The slow path --------------------------------------------------------------------------------------------------

@@ -16,16 +16,16 @@ struct string {
 // Host address of ADDRESS and how many bytes of its page follow; NULL: not plain memory.
 static uint8_t *string_host(struct context *c, const struct string *s, uint64_t address, bool write, uint64_t *room)
 {
-    const struct fast_entry *e = &c->tlb[s->kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
+    const struct fast_entry *e = &c->tlb[fast_table(s->kind, write)][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
     uint64_t page = address & PAGE_MASK, in_page = address & ~PAGE_MASK;
     *room = PAGE_SIZE - in_page;
     if (s->backwards && *room >= s->size)
         *room = in_page + s->size; // downwards, the element at ADDRESS included
-    if ((write ? e->write : e->read) != page) {
+    if (e->tag != page) {
         if (!tlb_fill_plain(c, address, s->kind, write))
             return NULL;
     }
-    return (uint8_t *)(uintptr_t)(address + e->delta);
+    return (uint8_t *)(uintptr_t)(e->host + in_page);
 }
 
 static uint64_t give_up(struct context *c, const struct system_site *site)

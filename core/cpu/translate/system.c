@@ -99,12 +99,12 @@ static uint64_t op_sysret(struct context *c, const struct system_site *site)
 // Host address of SIZE readable bytes at ADDRESS in one page of plain memory, or NULL.
 static const void *tlb_read(struct context *c, unsigned kind, uint64_t address, unsigned size)
 {
-    const struct fast_entry *e = &c->tlb[kind][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
+    const struct fast_entry *e = &c->tlb[fast_table(kind, false)][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
     if ((address & ~PAGE_MASK) > PAGE_SIZE - size)
         return NULL;
-    if (e->read != (address & PAGE_MASK) && !tlb_fill_plain(c, address, kind, false))
+    if (e->tag != (address & PAGE_MASK) && !tlb_fill_plain(c, address, kind, false))
         return NULL;
-    return (const void *)(uintptr_t)(address + e->delta);
+    return (const void *)(uintptr_t)(e->host + (address & ~PAGE_MASK));
 }
 
 static bool descriptor_load(struct context *c, uint16_t selector, uint64_t *descriptor)

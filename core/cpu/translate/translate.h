@@ -23,14 +23,19 @@ enum { HOST_D = 13, HOST_T = 14, HOST_A = 15 };
 
 // ---- The software TLB ---------------------------------------------------------------------------------------------
 
-#define FAST_BITS 10
+#define FAST_BITS 12
 #define FAST_SIZE (1u << FAST_BITS)
 struct fast_entry {
-    uint64_t read, write; // page address; a value of another slot where not allowed: no address matches
-    uint64_t host;        // host address of the page
-    uint64_t delta;       // host - guest
+    uint64_t tag;  // page address; a value of another slot where it is empty: no address matches
+    uint64_t host; // host address of the page
 };
 enum fast_kind { FAST_USER, FAST_KERNEL, FAST_KERNEL_AC, FAST_KINDS };
+// Each kind has a table for reads and one for writes, so that a copy between areas of equal slots keeps both.
+#define FAST_TABLES (2 * FAST_KINDS)
+static inline unsigned fast_table(unsigned kind, bool write)
+{
+    return kind * 2 + write;
+}
 
 #define FETCH_BITS 8
 #define FETCH_SIZE (1u << FETCH_BITS)
@@ -103,6 +108,8 @@ enum exit_reason { EXIT_LOOKUP, EXIT_LINK, EXIT_INTERPRET, EXIT_KICK, EXIT_ABORT
 
 struct translator;
 
+#define SHARES 4 // shared checks in force at a time
+
 // Pieces of the physical map that walks and fills met last; dropped with the TLB.
 #define NEAR_MAPPINGS 4
 struct near_mapping {
@@ -130,6 +137,7 @@ struct context {
     uint64_t save[12]; // thunks: rax, rcx, rdx, rsi, rdi, r8-r11
     uint64_t slow_address, slow_site, slow_host, slow_value;
     uint64_t link_site;
+    uint64_t shared[SHARES]; // host addresses of what shared checks cover
     _Atomic uint64_t thread; // host thread id, 0 before the first run
     uint64_t host_flags;
     uint32_t host_mxcsr;
@@ -151,10 +159,10 @@ struct context {
         uint32_t mode, id;
         uint64_t ram_page;
     } fetch_info[FETCH_SIZE];
-    struct fast_entry tlb[FAST_KINDS][FAST_SIZE] __attribute__((aligned(64)));
-    uint64_t tlb_ram[FAST_KINDS][FAST_SIZE]; // ram offset of each entry's page
-    uint16_t fill_log[FAST_KINDS][FILL_LOG];
-    uint32_t fill_count[FAST_KINDS];
+    struct fast_entry tlb[FAST_TABLES][FAST_SIZE] __attribute__((aligned(64)));
+    uint64_t tlb_ram[FAST_TABLES][FAST_SIZE]; // ram offset of each entry's page
+    uint16_t fill_log[FAST_TABLES][FILL_LOG];
+    uint32_t fill_count[FAST_TABLES];
     struct translate_counters counters;
 };
 

@@ -147,23 +147,28 @@ void translate_jmp(struct compiler *c)
     emit_indirect(c);
 }
 
-// Pushes the constant VALUE; the stack pointer moves with the store.
-static void push_constant(struct compiler *c, uint64_t value)
+// Pushes the constant VALUE; the stack pointer moves with the store. SHARE: HOST_D need not stay.
+static void push_constant(struct compiler *c, uint64_t value, bool share)
 {
     struct emitter *e = &c->e;
     unsigned size = stack_size(c), flags = size == 8 ? EMIT_W : 0;
-    flags_clobber(c);
-    emit_op_mem(e, flags, 0x8d, HOST_A, MEM_BASE(RSP, -(int)size));
-    check_begin(c, size, USE_WRITE);
+    struct place at = {HOST_A, 0};
+    bool shared = share && share_reach(c, RSP, -(int)size, size, USE_WRITE, &at);
+    if (!shared) {
+        flags_clobber(c);
+        emit_op_mem(e, flags, 0x8d, HOST_A, MEM_BASE(RSP, -(int)size));
+        check_begin(c, size, USE_WRITE);
+    }
     if (size == 4 || (uint64_t)(int64_t)(int32_t)value == value) {
-        emit_op_mem(e, flags, 0xc7, 0, MEM_BASE(HOST_A, 0));
+        emit_op_mem(e, flags, 0xc7, 0, MEM_BASE(at.base, at.disp));
         emit32(e, (uint32_t)value);
     } else {
         emit_mov_imm(e, HOST_T, value);
-        emit_store(e, HOST_T, MEM_BASE(HOST_A, 0));
+        emit_store(e, HOST_T, MEM_BASE(at.base, at.disp));
     }
     emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, -(int)size));
-    check_end(c, false);
+    if (!shared)
+        check_end(c, false);
 }
 
 void translate_call(struct compiler *c)
@@ -176,12 +181,12 @@ void translate_call(struct compiler *c)
         return;
     }
     if (direct) {
-        push_constant(c, next);
+        push_constant(c, next, true);
         emit_link(c, target_of(c));
         return;
     }
     load_target(c);
-    push_constant(c, next);
+    push_constant(c, next, false);
     emit_mov_reg(&c->e, HOST_A, HOST_D);
     emit_indirect(c);
 }
@@ -196,12 +201,16 @@ void translate_ret(struct compiler *c)
     }
     unsigned size = stack_size(c), flags = size == 8 ? EMIT_W : 0;
     int release = (int)size + (i->opcode == 0xc2 ? (uint16_t)i->immediate : 0);
-    flags_clobber(c);
-    emit_op_reg(e, flags, 0x8b, HOST_A, RSP);
-    check_begin(c, size, USE_READ);
-    emit_op_mem(e, flags, 0x8b, HOST_D, MEM_BASE(HOST_A, 0));
+    struct place at = {HOST_A, 0};
+    bool shared = share_reach(c, RSP, 0, size, USE_READ, &at);
+    if (!shared) {
+        flags_clobber(c);
+        emit_op_reg(e, flags, 0x8b, HOST_A, RSP);
+        check_begin(c, size, USE_READ);
+    }
+    emit_op_mem(e, flags, 0x8b, HOST_A, MEM_BASE(at.base, at.disp));
     emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, release));
-    check_end(c, false);
-    emit_mov_reg(e, HOST_A, HOST_D);
+    if (!shared)
+        check_end(c, false);
     emit_indirect(c);
 }

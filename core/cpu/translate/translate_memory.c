@@ -83,28 +83,23 @@ void emit_address(struct compiler *c)
 
 // ---- The inline check ---------------------------------------------------------------------------------------------
 
-static struct mem entry_member(unsigned kind, size_t member)
+struct mem check_entry(struct compiler *c, unsigned use, size_t member)
 {
+    unsigned table = fast_table(fast_kind_of(c), (use & USE_WRITE) != 0);
     return (struct mem){
         HOST_T, NO_REG, 0, true,
-        (int32_t)(offsetof(struct context, tlb) + sizeof(struct fast_entry) * FAST_SIZE * kind + member)};
-}
-
-struct mem check_entry(struct compiler *c, size_t member)
-{
-    return entry_member(fast_kind_of(c), member);
+        (int32_t)(offsetof(struct context, tlb) + sizeof(struct fast_entry) * FAST_SIZE * table + member)};
 }
 
 struct stub *check_inline(struct compiler *c, unsigned size, unsigned use)
 {
     struct emitter *e = &c->e;
-    size_t tag = use & USE_WRITE ? offsetof(struct fast_entry, write) : offsetof(struct fast_entry, read);
     emit_mov_reg(e, HOST_T, HOST_A);
     emit_op_reg(e, EMIT_W, 0xc1, 5, HOST_T); // shr
-    emit8(e, PAGE_SHIFT - 5);
-    emit_alu_imm(e, 0, 4, HOST_T, (FAST_SIZE - 1) << 5);
-    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, tag)); // xor
-    emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);                   // cmp
+    emit8(e, PAGE_SHIFT - 4);
+    emit_alu_imm(e, 0, 4, HOST_T, (FAST_SIZE - 1) << 4);
+    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, use, offsetof(struct fast_entry, tag))); // xor
+    emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);                                                     // cmp
     emit32(e, (uint32_t)(PAGE_SIZE - size));
     struct stub *s = stub_new(c, STUB_SLOW, emit_jcc_forward(e, 7));
     s->size = (uint16_t)size;
@@ -116,7 +111,7 @@ void check_begin(struct compiler *c, unsigned size, unsigned use)
 {
     struct emitter *e = &c->e;
     struct stub *s = check_inline(c, size, use);
-    emit_op_mem(e, EMIT_W, 0x03, HOST_A, check_entry(c, offsetof(struct fast_entry, host)));
+    emit_op_mem(e, EMIT_W, 0x03, HOST_A, check_entry(c, use, offsetof(struct fast_entry, host)));
     s->guest = c->i->offset;
     s->length = c->i->insn.length;
     s->core = e->at;
@@ -135,6 +130,7 @@ void check_end(struct compiler *c, bool boundary)
 // The registers that the copy names: numbers as in the host.
 struct operands {
     unsigned reg, rm, vvvv, opcode; // rm: base of the memory operand, or a register
+    int32_t disp;                   // of the memory operand
 };
 
 static void copy_legacy(struct compiler *c, const struct operands *o)
@@ -177,8 +173,10 @@ static void copy_legacy(struct compiler *c, const struct operands *o)
     if (i->map >= 2)
         emit8(e, i->map == 2 ? 0x38 : 0x3a);
     emit8(e, opcode_register ? (opcode & ~7u) | (o->opcode & 7) : opcode);
-    if (modrm)
-        emit8(e, (i->memory || c->i->fact.memory_use ? 0 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+    if (modrm && (i->memory || c->i->fact.memory_use))
+        emit_modrm_mem(e, reg, MEM_BASE((uint8_t)rm, o->disp));
+    else if (modrm)
+        emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
     emit_bytes(e, c->i->bytes + i->immediate_at, immediate);
 }
 
@@ -186,8 +184,7 @@ static void copy_legacy(struct compiler *c, const struct operands *o)
 static bool short_register_immediate(const struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
-    return i->encoding == ENCODING_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c &&
-           !(c->mode & MODE_64);
+    return i->encoding == ENCODING_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c && !(c->mode & MODE_64);
 }
 
 static void copy_vex(struct compiler *c, const struct operands *o)
@@ -201,8 +198,10 @@ static void copy_vex(struct compiler *c, const struct operands *o)
     emit8(e, (o->reg & 8 ? 0 : 0x80) | 0x40 | (o->rm & 8 ? 0 : 0x20) | i->map);
     emit8(e, i->w << 7 | (~o->vvvv & 15) << 3 | (p & 7));
     emit8(e, i->opcode);
-    if (i->has_modrm)
-        emit8(e, (i->memory ? 0 : 0xc0) | (o->reg & 7) << 3 | (o->rm & 7));
+    if (i->memory)
+        emit_modrm_mem(e, o->reg, MEM_BASE((uint8_t)o->rm, o->disp));
+    else if (i->has_modrm)
+        emit8(e, 0xc0 | (o->reg & 7) << 3 | (o->rm & 7));
     if (short_register_immediate(c))
         emit8(e, c->i->bytes[i->immediate_at] & 0x7f);
     else
@@ -222,7 +221,10 @@ static void copy_evex(struct compiler *c, const struct operands *o)
     emit8(e, (i->payload[1] & ~0x78u) | (~o->vvvv & 15) << 3);
     emit8(e, i->payload[2]);
     emit8(e, i->opcode);
-    emit8(e, (i->memory ? 0 : 0xc0) | (o->reg & 7) << 3 | (o->rm & 7));
+    if (i->memory)
+        emit_modrm_long(e, o->reg, o->rm, o->disp);
+    else
+        emit8(e, 0xc0 | (o->reg & 7) << 3 | (o->rm & 7));
     emit_bytes(e, c->i->bytes + i->immediate_at, i->immediate_size);
 }
 
@@ -264,15 +266,18 @@ static unsigned stand_in(struct stand_in *s, unsigned guest, unsigned use, const
     return s->host[n];
 }
 
-static void translate_operands(struct compiler *c, bool memory)
+// AT: the host's memory operand, or NULL.
+static void translate_operands(struct compiler *c, const struct place *at)
 {
-    static const uint8_t hosts[3] = {HOST_T, HOST_D, HOST_A};
+    static const uint8_t beside_address[3] = {HOST_T, HOST_D}, usual[3] = {HOST_T, HOST_A, HOST_D};
+    const uint8_t *hosts = at && at->base == HOST_A ? beside_address : usual;
     const struct guest_insn *i = &c->i->insn;
     const struct fact *f = &c->i->fact;
     struct stand_in s = {.count = 0};
     struct operands o = {.reg = i->reg, .rm = i->rm, .vvvv = i->vvvv};
     o.reg = stand_in(&s, i->reg, f->reg_use, hosts);
-    o.rm = memory ? HOST_A : stand_in(&s, i->rm, f->rm_use, hosts);
+    o.rm = at ? at->base : stand_in(&s, i->rm, f->rm_use, hosts);
+    o.disp = at ? at->disp : 0;
     o.vvvv = stand_in(&s, i->vvvv, f->vvvv_use, hosts);
     o.opcode = stand_in(&s, (i->opcode & 7) | (i->rex & 1) << 3, f->opcode_use, hosts);
     for (unsigned n = 0; n < s.count; n++)
@@ -285,9 +290,11 @@ static void translate_operands(struct compiler *c, bool memory)
 }
 
 // AH..BH cannot be named together with r15: RSI lends its place for one instruction.
-static void translate_high_byte(struct compiler *c)
+static void translate_high_byte(struct compiler *c, const struct place *at)
 {
     struct operands o = {.reg = c->i->insn.reg, .rm = RSI};
+    if (at->base != HOST_A || at->disp)
+        emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, MEM_BASE(at->base, at->disp));
     emit_op_reg(&c->e, EMIT_W, 0x87, HOST_A, RSI);
     copy_insn(c, &o);
     emit_op_reg(&c->e, EMIT_W, 0x87, HOST_A, RSI);
@@ -341,7 +348,8 @@ void translate_plain(struct compiler *c)
     const struct fact *f = &c->i->fact;
     bool memory = f->memory_use != 0;
     if (memory) {
-        bool shared = share_access(c);
+        struct place at = {HOST_A, 0};
+        bool shared = share_access(c, &at);
         if (!shared) {
             flags_clobber(c);
             emit_address(c);
@@ -356,9 +364,9 @@ void translate_plain(struct compiler *c)
         flags_before_copy(c);
         bool high_byte = f->reg_byte && !i->rex && i->reg >= 4 && i->reg < 8;
         if (high_byte)
-            translate_high_byte(c);
+            translate_high_byte(c, &at);
         else
-            translate_operands(c, true);
+            translate_operands(c, &at);
         if (f->flags_touched)
             flags_changed(c);
         if (!shared)
@@ -367,10 +375,11 @@ void translate_plain(struct compiler *c)
     }
     flags_before_copy(c);
     if (!names_high_register(&c->insns[c->i - c->insns]) && (c->bits == 64 || i->opcode_at == 0 || i->map) &&
-        !short_register_immediate(c) && !(i->bits != 64 && i->map == 0 && ((i->opcode & 0xf0) == 0x40 || i->opcode == 0x82)))
+        !short_register_immediate(c) &&
+        !(i->bits != 64 && i->map == 0 && ((i->opcode & 0xf0) == 0x40 || i->opcode == 0x82)))
         emit_bytes(&c->e, c->i->bytes, i->length);
     else
-        translate_operands(c, false);
+        translate_operands(c, NULL);
     if (f->flags_touched)
         flags_changed(c);
 }

@@ -18,19 +18,30 @@ bool translate_push(struct compiler *c)
     struct emitter *e = &c->e;
     int size = (int)stack_size(c);
     unsigned flags = size == 8 ? EMIT_W : 0, from = HOST_D;
+    struct place at;
     bool immediate = i->map == 0 && (i->opcode == 0x68 || i->opcode == 0x6a);
     bool reg = i->map == 0 && (i->opcode & 0xf8) == 0x50;
     bool group = i->map == 0 && i->opcode == 0xff;
+    unsigned pushed = reg ? (unsigned)((i->opcode & 7) | (i->rex & 1) << 3) : i->rm;
     if (odd_size(c) || !(immediate || reg || group))
         return false;
+    if (!(group && i->memory) && share_reach(c, RSP, -size, (unsigned)size, USE_WRITE, &at)) {
+        if (immediate) {
+            emit_op_mem(e, flags, 0xc7, 0, MEM_BASE(at.base, at.disp));
+            emit32(e, (uint32_t)i->immediate);
+        } else {
+            from = guest_to_host(c, pushed, HOST_T);
+            emit_op_mem(e, flags, 0x89, from, MEM_BASE(at.base, at.disp));
+        }
+        stack_adjust(c, -size);
+        return true;
+    }
     flags_clobber(c);
     if (group && i->memory) {
         emit_address(c);
         check_begin(c, (unsigned)size, USE_READ);
         emit_op_mem(e, flags, 0x8b, HOST_D, MEM_BASE(HOST_A, 0));
         check_end(c, false);
-    } else if (!immediate) {
-        from = guest_to_host(c, reg ? (unsigned)((i->opcode & 7) | (i->rex & 1) << 3) : i->rm, HOST_D);
     }
     emit_op_mem(e, flags, 0x8d, HOST_A, MEM_BASE(RSP, -size));
     check_begin(c, (unsigned)size, USE_WRITE);
@@ -38,6 +49,8 @@ bool translate_push(struct compiler *c)
         emit_op_mem(e, flags, 0xc7, 0, MEM_BASE(HOST_A, 0));
         emit32(e, (uint32_t)i->immediate);
     } else {
+        if (!(group && i->memory))
+            from = guest_to_host(c, pushed, HOST_T);
         emit_op_mem(e, flags, 0x89, from, MEM_BASE(HOST_A, 0));
     }
     stack_adjust(c, -size);
@@ -53,6 +66,15 @@ bool translate_pop(struct compiler *c)
     unsigned to = (i->opcode & 7) | (i->rex & 1) << 3;
     if (odd_size(c) || i->map != 0 || (i->opcode & 0xf8) != 0x58)
         return false;
+    struct place at;
+    if (share_reach(c, RSP, 0, (unsigned)size, USE_READ, &at)) {
+        if (to != RSP)
+            stack_adjust(c, size);
+        emit_op_mem(&c->e, flags, 0x8b, to < 13 ? to : HOST_T, MEM_BASE(at.base, at.disp));
+        if (to >= 13)
+            store_guest(c, to, HOST_T);
+        return true;
+    }
     flags_clobber(c);
     emit_op_reg(&c->e, flags, 0x8b, HOST_A, RSP);
     check_begin(c, (unsigned)size, USE_READ);
