@@ -244,6 +244,8 @@ void disk_close(struct disk *disk)
     int rc = disk->read_only ? 0 : disk_flush(disk);
     if (!rc && !disk->read_only && disk->driver->settle)
         rc = disk->driver->settle(disk);
+    if (!rc && !disk->read_only && disk->backing && g_str_has_suffix(disk->backing_identity ?: "", "samples=transit"))
+        disk_overlay_identify(disk);
     if (rc)
         log_error("disks", "%s: what was written last may be lost: %s", disk->path, g_strerror(-rc));
     layer_free(disk);

@@ -101,6 +101,7 @@ struct disk {
     pthread_cond_t drained;
     unsigned in_flight;
     unsigned depth;
+    _Atomic bool base_unsettled; // see disks/overlay.h: a flush flushes the base too
 };
 
 extern const struct disk_driver *const disk_drivers[]; // in the order of probing, NULL at the end; raw is last
@@ -120,6 +121,9 @@ static inline void extent_release(struct extent *extent)
 // Reads what the chain below and including DISK shows, blocking.
 int disk_readv(struct disk *disk, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count);
 int disk_run(struct disk *disk, struct disk_request *request); // blocking
+
+// disks/overlay.c: for an overlay over a base that was written to when it was made. Nothing is in flight.
+void disk_overlay_identify(struct disk *overlay);
 
 void set_errno_error(GError **error, int rc, const char *format, ...) G_GNUC_PRINTF(3, 4);
 // A path as recorded in the image IMAGE, made openable from here. NULL with ERROR for what is not a file.

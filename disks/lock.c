@@ -15,6 +15,15 @@ static int mark(int fd, uint64_t byte)
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
+void file_share(struct file *file)
+{
+    for (unsigned i = 0; i < RIGHT_COUNT; i++) {
+        struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_USES + i, .l_len = 1};
+        if ((RIGHT_WRITE | RIGHT_RESIZE) >> i & 1)
+            fcntl(file->fd, F_OFD_SETLK, &lock);
+    }
+}
+
 static bool marked_by_other(int fd, uint64_t byte)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};

@@ -9,5 +9,7 @@
 // theirs out, so that the two respect each other. Released with the file. A file system without locks is allowed
 // with one log line. The error is CLOCHE_ERROR_BUSY.
 bool file_lock(struct file *file, GError **error);
+// From a writer's lock to a reader's: nothing is written through FILE any more.
+void file_share(struct file *file);
 
 #endif

@@ -113,6 +113,13 @@ static int run_zero(struct disk *disk, struct disk_request *request)
     return disk->driver->zero(disk, request->offset, request->length, request->flags);
 }
 
+static int run_flush(struct disk *disk)
+{
+    struct disk *base = disk->backing;
+    int rc = atomic_load(&disk->base_unsettled) && base->driver->flush ? base->driver->flush(base) : 0;
+    return !rc && !disk->read_only && disk->driver->flush ? disk->driver->flush(disk) : rc;
+}
+
 int disk_run(struct disk *disk, struct disk_request *request)
 {
     const struct disk_driver *driver = disk->driver;
@@ -131,12 +138,12 @@ int disk_run(struct disk *disk, struct disk_request *request)
             return -EROFS;
         return driver->discard ? driver->discard(disk, request->offset, request->length) : 0;
     case DISK_FLUSH:
-        return !disk->read_only && driver->flush ? driver->flush(disk) : 0;
+        return run_flush(disk);
     default:
         return -EINVAL;
     }
-    if (!rc && request->flags & DISK_FUA && driver->flush)
-        rc = driver->flush(disk);
+    if (!rc && request->flags & DISK_FUA)
+        rc = run_flush(disk);
     return rc;
 }
 

@@ -30,7 +30,7 @@ char **snapshot_drives(struct config *config)
 }
 
 // BASE as it is recorded in an overlay in FOLDER: relative where both lie under one parent, so that both can move.
-static char *relative_base(const char *folder, const char *base)
+char *snapshot_relative_base(const char *folder, const char *base)
 {
     g_autofree char *parent = g_path_get_dirname(folder), *prefix = g_strconcat(folder, "/", NULL);
     g_autofree char *siblings = g_strconcat(parent, "/", NULL);
@@ -39,13 +39,18 @@ static char *relative_base(const char *folder, const char *base)
     return g_str_has_prefix(base, siblings) ? g_build_filename("..", base + strlen(siblings), NULL) : g_strdup(base);
 }
 
+char *snapshot_overlay_name(const char *drive)
+{
+    g_autofree char *uuid = g_uuid_string_random();
+    return g_strdup_printf("%s-%.8s.qcow2", drive, uuid);
+}
+
 char *snapshot_create_overlay(const char *folder, const char *drive, const char *base, GError **error)
 {
-    g_autofree char *recorded = relative_base(folder, base);
+    g_autofree char *recorded = snapshot_relative_base(folder, base);
     struct disk_create_options options = {.format = "qcow2", .backing = recorded};
     for (;;) {
-        g_autofree char *uuid = g_uuid_string_random();
-        g_autofree char *name = g_strdup_printf("%s-%.8s.qcow2", drive, uuid);
+        g_autofree char *name = snapshot_overlay_name(drive);
         g_autofree char *path = g_build_filename(folder, name, NULL);
         g_autoptr(GError) local = NULL;
         if (disk_create(path, &options, &local))
@@ -204,6 +209,41 @@ bool snapshot_switch_disks(const char *machine_folder, struct snapshot *new, GEr
         return true;
     remove_files(machine_folder, files);
     return false;
+}
+
+bool snapshot_switch_files(const char *machine_folder, GHashTable *files, GError **error)
+{
+    return machine_folder_edit(machine_folder, set_files_edit, files, error);
+}
+
+struct unswitch {
+    const struct snapshot *new;
+    struct config *then;
+};
+
+static bool unswitch_edit(struct config *config, void *opaque, GError **error)
+{
+    static const char *const keys[] = {"file", "format"};
+    struct unswitch *unswitch = opaque;
+    for (unsigned i = 0; i < unswitch->new->disks->len; i++) {
+        const struct snapshot_disk *disk = unswitch->new->disks->pdata[i];
+        g_autofree char *group = g_strconcat("Drive ", disk->drive, NULL);
+        for (unsigned k = 0; k < G_N_ELEMENTS(keys); k++) {
+            bool set = config_is_set(unswitch->then, group, keys[k]);
+            g_autofree char *value = set ? config_get(unswitch->then, group, keys[k]) : NULL;
+            if (!config_set(config, group, keys[k], value, error))
+                return false;
+        }
+    }
+    return true;
+}
+
+bool snapshot_unswitch_files(const char *machine_folder, const struct snapshot *new, GError **error)
+{
+    g_autofree char *path = g_build_filename(new->folder, CONFIG_FILE, NULL);
+    g_autoptr(config_t) then = config_load(path, error);
+    struct unswitch unswitch = {new, then};
+    return then && machine_folder_edit(machine_folder, unswitch_edit, &unswitch, error);
 }
 
 static bool set_current(struct config *config, void *opaque, GError **error)

@@ -46,6 +46,13 @@ struct snapshot *snapshot_begin(const char *machine_folder, const char *name, co
 // Makes an overlay on each writable disk of the definition and switches
 // the definition to them. The frozen images are in NEW->disks then. No program has the disks open meanwhile.
 bool snapshot_switch_disks(const char *machine_folder, struct snapshot *new, GError **error);
+// The same in steps for a running monitor, which makes the overlays itself: a fresh file name for an overlay of DRIVE; how
+// an overlay in FOLDER refers to BASE (absolute); the definition names FILES (drive -> name of a qcow2 image); and names
+// again what it did when NEW was begun. Strings are freed with g_free().
+char *snapshot_overlay_name(const char *drive);
+char *snapshot_relative_base(const char *folder, const char *base);
+bool snapshot_switch_files(const char *machine_folder, GHashTable *files, GError **error);
+bool snapshot_unswitch_files(const char *machine_folder, const struct snapshot *new, GError **error);
 // Makes it appear. On failure, and to give up at any time before: snapshot_abandon().
 bool snapshot_commit(const char *machine_folder, struct snapshot *new, GError **error);
 void snapshot_abandon(struct snapshot *new); // frees it

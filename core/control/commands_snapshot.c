@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Snapshots of the running machine, as jobs. Taking one stops the guest for as long as device state, overlays and the
 // definition take; its memory is written while it runs on, each page copied before it changes.
-#include "core/base/file.h"
 #include "core/config/library.h"
 #include "core/config/snapshot.h"
 #include "core/control/hold.h"
 #include "core/control/jobs.h"
 #include "core/machine/drive.h"
-#include "core/screen/surface.h"
 #include "core/state/machine_state.h"
-#include "core/state/ram_image.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *hold_folder(struct qmp_call *call, GError **error)
 {
@@ -83,104 +76,12 @@ static bool open_disks(const char *folder, GHashTable *before, GError **error)
     return good;
 }
 
-// ---- Taking ----
-
-struct taking {
-    struct snapshot *new;
-    char *folder;
-    GByteArray *state;
-    struct ram_image *image;
-    bool committed;
-};
-
-static void taking_free(gpointer data)
-{
-    struct taking *taking = data;
-    if (taking->image)
-        ram_image_free(taking->image);
-    if (taking->committed)
-        snapshot_free(taking->new);
-    else
-        snapshot_abandon(taking->new);
-    if (taking->state)
-        g_byte_array_unref(taking->state);
-    g_free(taking->folder);
-    g_free(taking);
-}
-
-static bool finish_taking(void *opaque, struct progress *progress, GError **error)
-{
-    struct taking *taking = opaque;
-    g_autofree char *path = g_build_filename(taking->new->folder, "state", NULL);
-    if (!ram_image_finish(taking->image, progress, error) ||
-        !host_file_write(path, taking->state->data, taking->state->len, 0600, error))
-        return false;
-    taking->new->has_state = true;
-    taking->committed = snapshot_commit(taking->folder, taking->new, error);
-    log_info("snapshot", "\"%s\": %" PRIu64 " MiB of memory, %" PRIu64 " pages copied because the guest wrote to them",
-             taking->new->name, ram_image_written(taking->image) >> 20, ram_image_early(taking->image));
-    return taking->committed;
-}
-
-static int create_image_file(const struct snapshot *new, GError **error)
-{
-    g_autofree char *path = g_build_filename(new->folder, "ram", NULL);
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot create %s: %s", path, g_strerror(errno));
-    return fd;
-}
-
-// The part for which the guest stands still. Machine lock held, processors parked.
-static bool take_moment(struct machine *machine, struct taking *taking, int ram, GError **error)
-{
-    machine_state_quiesce(machine);
-    if (!machine_state_save(machine, taking->state, error)) {
-        close(ram);
-        return false;
-    }
-    g_autoptr(GError) local = NULL;
-    GHashTable *before = close_disks(machine, taking->new, &local);
-    bool good = !local && snapshot_switch_disks(taking->folder, taking->new, &local);
-    good = open_disks(taking->folder, before, local ? NULL : &local) && good;
-    g_hash_table_unref(before);
-    if (good)
-        taking->image = ram_image_begin(machine->ram, ram, &local); // takes over the descriptor
-    else
-        close(ram);
-    if (local)
-        g_propagate_error(error, g_steal_pointer(&local));
-    return taking->image != NULL;
-}
-
-static bool take(struct control_server *server, struct taking *taking, GError **error)
-{
-    struct machine *machine = server->machine;
-    struct surface *surface = machine->screen ? screen_head(machine->screen, 0) : NULL;
-    g_autofree char *picture = g_build_filename(taking->new->folder, "screen.png", NULL);
-    if (surface)
-        surface_write_png(surface, picture, true, NULL); // a snapshot without a picture is a snapshot
-    int ram = create_image_file(taking->new, error);
-    if (ram < 0)
-        return false;
-    int64_t since = g_get_monotonic_time();
-    bool ran = machine_state_park(machine);
-    machine_lock(machine);
-    bool good = take_moment(machine, taking, ram, error);
-    machine_unlock(machine);
-    // The kernel's engine writes past our tracking: there the memory is written before the guest goes on.
-    if (good && machine->cpus && strcmp(machine->cpus->engine->name, "kvm") == 0)
-        good = ram_image_finish(taking->image, NULL, error);
-    machine_state_unpark(machine, ran);
-    log_info("snapshot", "\"%s\": the guest stood still for %" PRId64 " us", taking->new->name,
-             g_get_monotonic_time() - since);
-    return good;
-}
+// ---- Taking: core/control/snapshot_take.c ----
 
 static JsonNode *snapshot_save(struct qmp_call *call, GError **error)
 {
     struct control_server *server = call_server(call);
-    const char *folder = hold_folder(call, error), *id = qmp_string(call, "job-id");
+    const char *folder = hold_folder(call, error);
     if (!folder)
         return NULL;
     if (control_jobs_busy(server->jobs)) {
@@ -192,15 +93,8 @@ static JsonNode *snapshot_save(struct qmp_call *call, GError **error)
     machine_unlock(server->machine);
     struct snapshot *new =
         savable ? snapshot_begin(folder, qmp_string(call, "tag"), qmp_string(call, "x-cloche-note"), error) : NULL;
-    if (!new)
-        return NULL;
-    struct taking *taking = g_new0(struct taking, 1);
-    *taking = (struct taking){.new = new, .folder = g_strdup(folder), .state = g_byte_array_new()};
-    if (!take(server, taking, error)) {
-        taking_free(taking);
-        return NULL;
-    }
-    control_job_start(server->jobs, id, "snapshot-save", finish_taking, taking, taking_free, error);
+    if (new)
+        control_snapshot_take(server, qmp_string(call, "job-id"), folder, new, error);
     return NULL;
 }
 

@@ -105,6 +105,85 @@ static gpointer job_thread(gpointer data)
     return NULL;
 }
 
+// ---- A job's step on the main loop ----
+
+struct main_step {
+    gatomicrefcount users;
+    GMutex lock;
+    GCond changed;
+    enum { STEP_WAITS, STEP_RUNS, STEP_DONE, STEP_GIVEN_UP } state; // under LOCK
+    void (*fn)(void *opaque);
+    void *opaque;
+};
+
+static void step_unref(gpointer data)
+{
+    struct main_step *step = data;
+    if (!g_atomic_ref_count_dec(&step->users))
+        return;
+    g_mutex_clear(&step->lock);
+    g_cond_clear(&step->changed);
+    g_free(step);
+}
+
+static bool step_enter(struct main_step *step, int from, int to)
+{
+    g_mutex_lock(&step->lock);
+    bool good = (int)step->state == from;
+    if (good)
+        step->state = to;
+    g_cond_broadcast(&step->changed);
+    g_mutex_unlock(&step->lock);
+    return good;
+}
+
+static gboolean run_step(gpointer data)
+{
+    struct main_step *step = data;
+    if (step_enter(step, STEP_WAITS, STEP_RUNS)) {
+        step->fn(step->opaque);
+        step_enter(step, STEP_RUNS, STEP_DONE);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+// True: it was done. Looks for a cancellation, which nobody signals, every 50 ms.
+static bool step_wait(struct main_step *step, struct progress *progress)
+{
+    g_mutex_lock(&step->lock);
+    while (step->state != STEP_DONE && step->state != STEP_GIVEN_UP) {
+        g_cond_wait_until(&step->changed, &step->lock, g_get_monotonic_time() + 50 * G_TIME_SPAN_MILLISECOND);
+        if (step->state == STEP_WAITS && atomic_load(&progress->cancelled))
+            step->state = STEP_GIVEN_UP;
+    }
+    bool done = step->state == STEP_DONE;
+    g_mutex_unlock(&step->lock);
+    return done;
+}
+
+bool control_job_call(struct machine *machine, struct progress *progress, void (*fn)(void *opaque), void *opaque,
+                      GError **error)
+{
+    struct main_step *step = g_new0(struct main_step, 1);
+    *step = (struct main_step){.fn = fn, .opaque = opaque};
+    g_atomic_ref_count_init(&step->users);
+    g_atomic_ref_count_inc(&step->users);
+    g_mutex_init(&step->lock);
+    g_cond_init(&step->changed);
+    GSource *source = g_idle_source_new(); // never g_main_context_invoke(): it may run FN on this thread
+    g_source_set_priority(source, G_PRIORITY_HIGH);
+    g_source_set_callback(source, run_step, step, step_unref);
+    g_source_attach(source, machine->context);
+    g_source_unref(source);
+    bool done = step_wait(step, progress);
+    step_unref(step);
+    if (!done)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CANCELLED, "Cancelled");
+    return done;
+}
+
+// ---- The list ----
+
 struct job_list *control_jobs_new(struct control_server *server)
 {
     struct job_list *jobs = g_new0(struct job_list, 1);

@@ -13,6 +13,10 @@ typedef bool control_job_fn(void *opaque, struct progress *progress, GError **er
 // over. False: the id is taken or malformed; FREE_FN was called then.
 bool control_job_start(struct job_list *jobs, const char *id, const char *type, control_job_fn *run, void *opaque,
                        GDestroyNotify free_fn, GError **error);
+// From a job's thread: runs FN on the main loop and waits for it. False with CLOCHE_ERROR_CANCELLED when the job was
+// cancelled before FN began.
+bool control_job_call(struct machine *machine, struct progress *progress, void (*fn)(void *opaque), void *opaque,
+                      GError **error);
 struct job_list *control_server_jobs(struct control_server *server);
 // True while any job works.
 bool control_jobs_busy(struct job_list *jobs);

@@ -45,6 +45,10 @@ void control_events_exit(struct control_server *server);
 void control_display_client_gone(struct qmp_client *client);
 struct stroke_queue *stroke_queue_new(struct machine *machine);
 void stroke_queue_free(struct stroke_queue *queue);
+// Takes the snapshot NEW (taken over) of the running or paused machine as job ID.
+struct snapshot;
+bool control_snapshot_take(struct control_server *server, const char *id, const char *folder, struct snapshot *new,
+                           GError **error);
 struct job_list *control_jobs_new(struct control_server *server);
 void control_jobs_free(struct job_list *jobs);
 // Text of `info WHAT`, or NULL and an error. vCPUs are parked while it is made.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "core/machine/drive.h"
+#include "disks/overlay.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -404,4 +405,13 @@ struct disk *drive_exchange_disk(struct drive *drive, struct disk *disk)
         log_error("drive", "%s: \"%s\" could not be flushed: %s", drive->id, disk_path(old), g_strerror(-result));
     drive->disk = disk;
     return old;
+}
+
+bool drive_stack_overlay(struct drive *drive, struct disk *overlay)
+{
+    drive_drain(drive);
+    if (!disk_overlay_stack(overlay, drive->disk))
+        return false;
+    drive->disk = overlay;
+    return true;
 }

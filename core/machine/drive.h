@@ -96,5 +96,8 @@ bool drive_resize(struct drive *drive, uint64_t size, GError **error);
 // Exchanges the disk under the drive for one of the same content (a snapshot's overlay); returns the old one, drained
 // and flushed, which is the caller's. Only while no vCPU runs.
 struct disk *drive_exchange_disk(struct drive *drive, struct disk *disk);
+// Puts OVERLAY, made by disk_overlay_prepare(), over the drive's disk. Only while no vCPU runs. False: the disk was
+// resized since; nothing has changed.
+bool drive_stack_overlay(struct drive *drive, struct disk *overlay);
 
 #endif

@@ -97,6 +97,28 @@ void ram_track(struct ram *ram, uint64_t ram_offset, enum track_bit bit)
     finish_revoke(ram, page);
 }
 
+// Sets and clears bits of pages [FIRST, END), eight at a time: a live snapshot marks all of RAM while the guest waits.
+static void change_pages(struct ram *ram, uint64_t first, uint64_t end, uint8_t set, uint8_t clear)
+{
+    const uint64_t all = UINT64_C(0x0101010101010101);
+    uint64_t page = first;
+    for (; page < end && page % 8; page++) {
+        atomic_fetch_or(&ram->track[page], set);
+        atomic_fetch_and(&ram->track[page], (uint8_t)~clear);
+    }
+    for (; page + 8 <= end; page += 8) {
+        uint64_t *word = (uint64_t *)&ram->track[page];
+        if (set)
+            __atomic_fetch_or(word, all * set, __ATOMIC_SEQ_CST);
+        if (clear)
+            __atomic_fetch_and(word, ~(all * clear), __ATOMIC_SEQ_CST);
+    }
+    for (; page < end; page++) {
+        atomic_fetch_or(&ram->track[page], set);
+        atomic_fetch_and(&ram->track[page], (uint8_t)~clear);
+    }
+}
+
 void ram_track_range(struct ram *ram, uint64_t ram_offset, uint64_t length, enum track_bit bit)
 {
     uint64_t first = ram_offset >> PAGE_SHIFT, end = (ram_offset + length + PAGE_SIZE - 1) >> PAGE_SHIFT;
@@ -105,11 +127,9 @@ void ram_track_range(struct ram *ram, uint64_t ram_offset, uint64_t length, enum
             ram_track(ram, page << PAGE_SHIFT, bit);
         return;
     }
-    for (uint64_t page = first; page < end; page++)
-        start_track(ram, page, bit);
+    change_pages(ram, first, end, bit | TRACK_REVOKING, 0);
     ram->revoke_range(ram->revoke_opaque, first << PAGE_SHIFT, (end - first) << PAGE_SHIFT);
-    for (uint64_t page = first; page < end; page++)
-        finish_revoke(ram, page);
+    change_pages(ram, first, end, 0, TRACK_REVOKING);
 }
 
 void ram_untrack(struct ram *ram, uint64_t ram_offset, enum track_bit bit)

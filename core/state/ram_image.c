@@ -84,7 +84,7 @@ static void before_write(void *opaque, uint64_t ram_offset, uint64_t length, enu
         sched_yield();
 }
 
-static struct ram_image *image_new(struct ram *ram, int fd, GError **error)
+struct ram_image *ram_image_new(struct ram *ram, int fd, GError **error)
 {
     struct ram_image *image = g_new0(struct ram_image, 1);
     image->ram = ram;
@@ -99,14 +99,10 @@ static struct ram_image *image_new(struct ram *ram, int fd, GError **error)
     return NULL;
 }
 
-struct ram_image *ram_image_begin(struct ram *ram, int fd, GError **error)
+void ram_image_begin(struct ram_image *image)
 {
-    struct ram_image *image = image_new(ram, fd, error);
-    if (!image)
-        return NULL;
-    ram_set_tracker(ram, TRACK_COW, before_write, image);
-    ram_track_range(ram, 0, ram->used, TRACK_COW);
-    return image;
+    ram_set_tracker(image->ram, TRACK_COW, before_write, image);
+    ram_track_range(image->ram, 0, image->ram->used, TRACK_COW);
 }
 
 // The next run of memory that may hold data, from OFFSET on: holes of the memfd are skipped without touching them.
@@ -217,7 +213,7 @@ uint64_t ram_image_early(const struct ram_image *image)
 
 bool ram_image_write(struct ram *ram, int fd, struct progress *progress, GError **error)
 {
-    struct ram_image *image = image_new(ram, fd, error);
+    struct ram_image *image = ram_image_new(ram, fd, error);
     if (!image)
         return false;
     bool good = ram_image_finish(image, progress, error);

@@ -8,10 +8,12 @@
 
 struct ram_image;
 
-// Starts an image in FD (empty, writable) while no vCPU runs and no device writes: from now on each page is copied
-// before it changes, so that the image is of this moment however long it takes. Takes over FD. One image per RAM at a
+// Prepares an image in FD (empty, writable), which it takes over, also on failure. Any thread. One image per RAM at a
 // time.
-struct ram_image *ram_image_begin(struct ram *ram, int fd, GError **error);
+struct ram_image *ram_image_new(struct ram *ram, int fd, GError **error);
+// The moment that the image is of, while no vCPU runs and no device writes: from now on each page is copied before it
+// changes, however long it takes.
+void ram_image_begin(struct ram_image *image);
 // Copies what was not copied yet, and syncs. Any thread, the guest runs on. PROGRESS counts bytes. False: the image is
 // incomplete; tracking has ended either way.
 bool ram_image_finish(struct ram_image *image, struct progress *progress, GError **error);

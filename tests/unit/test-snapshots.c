@@ -8,6 +8,7 @@
 #include "core/config/tar.h"
 #include "disks/create.h"
 #include "disks/disk.h"
+#include "disks/overlay.h"
 
 #include <check.h>
 #include <glib/gstdio.h>
@@ -350,6 +351,69 @@ static void child_work(void)
     }
 }
 
+static void write_block(struct disk *disk, unsigned block, char value)
+{
+    char data[65536];
+    memset(data, value, sizeof(data));
+    ck_assert_int_eq(disk_write(disk, block * sizeof(data), data, sizeof(data)), 0);
+}
+
+// As a running monitor does it: the disk is written to until the overlay is put over it, and by nobody afterwards.
+START_TEST(test_overlay_over_a_disk_in_use)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *lower = present_disk("base"), *leaf = g_path_get_basename(lower);
+    g_autofree char *folder = g_path_get_dirname(lower), *upper = g_build_filename(folder, "upper.qcow2", NULL);
+    struct disk *base = disk_open(lower, "qcow2", 0, &error);
+    must(base, error);
+    write_block(base, 0, 'a');
+    struct disk *overlay = disk_overlay_prepare(base, upper, leaf, &error);
+    must(overlay, error);
+    write_block(base, 1, 'b'); // after the overlay was made
+    ck_assert(disk_overlay_stack(overlay, base));
+    ck_assert_ptr_null(disk_open(lower, "qcow2", DISK_OPEN_READ_ONLY, NULL)); // not yet on stable storage
+    write_block(overlay, 2, 'c');
+    ck_assert_int_eq(disk_flush(overlay), 0);
+    ck_assert_int_eq(disk_overlay_settle(overlay), 0);
+    struct disk *reader = disk_open(lower, "qcow2", DISK_OPEN_READ_ONLY, &error); // a linked clone's, say
+    must(reader, error);
+    char both[65536], alone[65536];
+    for (unsigned block = 0; block < 3; block++) {
+        ck_assert_int_eq(disk_read(overlay, block * sizeof(both), both, sizeof(both)), 0);
+        ck_assert_int_eq(both[7], "abc"[block]);
+        ck_assert_int_eq(disk_read(reader, block * sizeof(alone), alone, sizeof(alone)), 0);
+        ck_assert_int_eq(alone[7], block < 2 ? "abc"[block] : 0);
+    }
+    disk_close(reader);
+    disk_close(overlay);
+    // The overlay knows its base by now: another one in its place is noticed.
+    overlay = disk_open(upper, "qcow2", 0, &error);
+    must(overlay, error);
+    disk_close(overlay);
+    base = disk_open(lower, "qcow2", 0, &error);
+    must(base, error);
+    write_block(base, 1, 'x');
+    disk_close(base);
+    ck_assert_ptr_null(disk_open(upper, "qcow2", 0, NULL));
+}
+END_TEST
+
+START_TEST(test_overlay_of_a_resized_disk_is_refused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *lower = present_disk("base"), *leaf = g_path_get_basename(lower);
+    g_autofree char *folder = g_path_get_dirname(lower), *upper = g_build_filename(folder, "upper.qcow2", NULL);
+    struct disk *base = disk_open(lower, "qcow2", 0, &error);
+    must(base, error);
+    struct disk *overlay = disk_overlay_prepare(base, upper, leaf, &error);
+    must(overlay && disk_resize(base, 2 * DISK_SIZE, &error), error);
+    ck_assert(!disk_overlay_stack(overlay, base));
+    write_block(base, 0, 'a'); // it is as it was
+    disk_close(overlay);
+    disk_close(base);
+}
+END_TEST
+
 START_TEST(test_killed_at_any_moment)
 {
     put("base", 0, 'k');
@@ -395,6 +459,8 @@ int main(void)
     tcase_add_test(tests, test_template);
     tcase_add_test(tests, test_archive);
     tcase_add_test(tests, test_cancelled_clone_leaves_nothing);
+    tcase_add_test(tests, test_overlay_over_a_disk_in_use);
+    tcase_add_test(tests, test_overlay_of_a_resized_disk_is_refused);
     tcase_add_test(tests, test_killed_at_any_moment);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -299,7 +299,8 @@ START_TEST(test_live_image)
     for (unsigned round = 0; round < 20; round++) {
         g_autofree uint8_t *moment = g_memdup2(ram->host, RAM_PAGES * PAGE_SIZE);
         int fd = temporary_file();
-        struct ram_image *image = ram_image_begin(ram, dup(fd), NULL);
+        struct ram_image *image = ram_image_new(ram, dup(fd), NULL);
+        ram_image_begin(image);
         ck_assert_ptr_nonnull(image);
         struct writer writer = {.ram = ram};
         GThread *threads[2] = {g_thread_new("writer", write_randomly, &writer),
@@ -368,7 +369,8 @@ START_TEST(test_cancelled_image)
     struct ram *ram = ram_new(32 * MiB, NULL);
     ram_alloc(ram, 32 * MiB);
     memset(ram->host, 1, 32 * MiB);
-    struct ram_image *image = ram_image_begin(ram, temporary_file(), NULL);
+    struct ram_image *image = ram_image_new(ram, temporary_file(), NULL);
+    ram_image_begin(image);
     struct progress progress = {.cancelled = true};
     g_autoptr(GError) error = NULL;
     ck_assert(!ram_image_finish(image, &progress, &error) &&
