@@ -100,6 +100,8 @@ static gboolean terminated(gpointer data)
 {
     struct monitor *monitor = data;
     g_autoptr(GError) error = NULL;
+    if (monitor->control)
+        control_server_finish_jobs(monitor->control);
     if (monitor->hold && !machine_hold_suspend(monitor->hold, monitor->machine, &error))
         log_warning("machine", "The machine could not be suspended: %s", error->message);
     machine_quit(monitor->machine, "host-signal");

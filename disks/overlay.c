@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "disks/overlay.h"
 #include "disks/create.h"
 #include "disks/driver.h"
 #include "disks/identity.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Run state, power, processors, memory, counters.
 #include "core/control/hold.h"
+#include "core/control/jobs.h"
 #include "core/control/server.h"
 #include "core/machine/drive.h"
 
@@ -69,6 +70,9 @@ static JsonNode *do_suspend(struct qmp_call *call, GError **error)
     if (!server->hold)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
                     "Only a defined machine can be saved; this one was started by hand");
+    else if (control_jobs_busy(server->jobs))
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
+                    "A job works on this machine (query-jobs shows it); wait until it is done, or cancel it");
     else if (machine_hold_suspend(server->hold, server->machine, error))
         machine_defer(server->machine, quit_now, server->machine);
     return NULL;

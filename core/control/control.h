@@ -14,6 +14,8 @@ void control_server_free(struct control_server *server);
 // Of a defined machine: it can be suspended and have snapshots then. NULL (the default): these commands are refused.
 struct machine_hold;
 void control_server_set_hold(struct control_server *server, struct machine_hold *hold);
+// Cancels long work and waits until it has cleaned up: before the machine is suspended or ends.
+void control_server_finish_jobs(struct control_server *server);
 // Sends an event to every client. DATA (may be NULL) is taken over. Main loop thread.
 void control_server_emit(struct control_server *server, const char *event, JsonNode *data);
 

@@ -197,8 +197,7 @@ struct job_list *control_jobs_new(struct control_server *server)
     return jobs;
 }
 
-// Cancels what runs and waits for it.
-void control_jobs_free(struct job_list *jobs)
+void control_jobs_finish(struct job_list *jobs)
 {
     for (unsigned i = 0; i < jobs->list->len; i++)
         atomic_store(&((struct control_job *)jobs->list->pdata[i])->progress.cancelled, true);
@@ -206,6 +205,11 @@ void control_jobs_free(struct job_list *jobs)
         collect(jobs);
         g_usleep(1000);
     }
+}
+
+void control_jobs_free(struct job_list *jobs)
+{
+    control_jobs_finish(jobs);
     g_source_destroy(jobs->finished);
     g_source_unref(jobs->finished);
     g_ptr_array_free(jobs->list, TRUE);

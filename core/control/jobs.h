@@ -18,6 +18,8 @@ bool control_job_start(struct job_list *jobs, const char *id, const char *type, 
 bool control_job_call(struct machine *machine, struct progress *progress, void (*fn)(void *opaque), void *opaque,
                       GError **error);
 struct job_list *control_server_jobs(struct control_server *server);
+// Cancels what runs and waits for it.
+void control_jobs_finish(struct job_list *jobs);
 // True while any job works.
 bool control_jobs_busy(struct job_list *jobs);
 

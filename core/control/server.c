@@ -70,6 +70,11 @@ void control_server_set_hold(struct control_server *server, struct machine_hold 
     server->hold = hold;
 }
 
+void control_server_finish_jobs(struct control_server *server)
+{
+    control_jobs_finish(server->jobs);
+}
+
 void control_server_emit(struct control_server *server, const char *event, JsonNode *data)
 {
     qmp_server_emit(server->qmp, event, data);

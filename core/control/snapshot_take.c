@@ -13,7 +13,6 @@
 #include "core/screen/surface.h"
 #include "core/state/machine_state.h"
 #include "core/state/ram_image.h"
-#include "disks/overlay.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "core/machine/drive.h"
-#include "disks/overlay.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -8,7 +8,6 @@
 #include "core/config/tar.h"
 #include "disks/create.h"
 #include "disks/disk.h"
-#include "disks/overlay.h"
 
 #include <check.h>
 #include <glib/gstdio.h>
