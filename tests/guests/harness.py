@@ -86,22 +86,35 @@ class Guest:
         self.process.stdin.write(text.encode() if isinstance(text, str) else text)
         self.process.stdin.flush()
 
-    def keys(self, *names):
-        """Presses keys by their QKeyCode names, through a control socket at "control" in the guest's folder."""
+    def control(self, *requests):
+        """Sends (command, arguments) pairs to the control socket at "control" in the guest's folder; returns the replies."""
+        replies = []
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(self.path("control"))
+            while True:
+                try:
+                    connection.connect(self.path("control"))
+                    break
+                except (FileNotFoundError, ConnectionRefusedError):  # the monitor is still starting
+                    if time.monotonic() > self.deadline or self.process.poll() is not None:
+                        self.fail("the monitor has no control socket")
+                    time.sleep(0.05)
             stream = connection.makefile("rw")
             stream.readline()
-            for request in [{"execute": "qmp_capabilities"}] + [
-                    {"execute": "send-key", "arguments": {"keys": [{"type": "qcode", "data": n}]}} for n in names]:
-                stream.write(json.dumps(request) + "\n")
+            for command, arguments in [("qmp_capabilities", {}), *requests]:
+                stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
                 stream.flush()
                 while True:
                     reply = json.loads(stream.readline())
                     if "error" in reply:
                         self.fail(reply["error"]["desc"])
                     if "return" in reply:
+                        replies.append(reply["return"])
                         break
+        return replies[1:]
+
+    def keys(self, *names):
+        """Presses keys by their QKeyCode names."""
+        self.control(*[("send-key", {"keys": [{"type": "qcode", "data": name}]}) for name in names])
 
     def wait(self, status=0):
         """Waits for the monitor to end by itself with this status."""
