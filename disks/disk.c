@@ -136,7 +136,7 @@ static bool open_backing(struct opening *here, GError **error)
         (disk->flags & DISK_OPEN_ACCEPT_BASE ||
          (identity_check(disk, &why) && (!disk->driver->check_base || disk->driver->check_base(disk, &why)))))
         return true;
-    if (g_error_matches(why, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND) && !g_str_has_prefix(why->message, "The base "))
+    if (g_error_matches(why, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND) && !g_file_test(path, G_FILE_TEST_EXISTS))
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND,
                     "The base %s of %s is missing: put it back there, or give its new place with cloche-disk rebase -u",
                     path, disk->path);
