@@ -7,7 +7,11 @@
 
 #include <check.h>
 #include <glib/gstdio.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static char *folder, *base, *middle, *top, *mirror;
 
@@ -197,6 +201,106 @@ START_TEST(broken_chains)
 }
 END_TEST
 
+// ---- Interrupted at any moment ----
+static struct job *start_commit(void)
+{
+    return disk_job_commit(top, false);
+}
+
+static struct job *start_merge(void)
+{
+    return disk_job_merge_down(middle, top);
+}
+
+static struct job *start_rebase(void)
+{
+    return disk_job_rebase(top, "base", "raw", false);
+}
+
+static struct job *start_flatten(void)
+{
+    return disk_job_flatten(top);
+}
+
+static struct job *start_compact(void)
+{
+    return disk_job_compact(top, NULL);
+}
+
+static const struct {
+    const char *name;
+    struct job *(*start)(void);
+} works[] = {{"commit", start_commit},
+             {"merge", start_merge},
+             {"rebase", start_rebase},
+             {"flatten", start_flatten},
+             {"compact", start_compact}};
+
+static void check_layers(const char *when)
+{
+    const char *const layers[] = {middle, top};
+    for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++) {
+        struct disk_check_result result = {0};
+        if (!g_file_test(layers[i], G_FILE_TEST_EXISTS))
+            continue;
+        ck_assert(disk_check(layers[i], NULL, false, &result, NULL, NULL));
+        ck_assert_msg(result.corruptions == 0, "%s: %s", when, (char *)result.messages->pdata[0]);
+        disk_check_clear(&result);
+    }
+}
+
+// A process that does the work in part: killed, or told to cancel.
+static void interrupt(unsigned work, bool kill_it, unsigned microseconds)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct job *job = works[work].start();
+        if (!kill_it) {
+            g_usleep(microseconds);
+            job_cancel(job);
+        }
+        job_wait(job, NULL);
+        job_free(job);
+        _exit(0);
+    }
+    if (kill_it) {
+        g_usleep(microseconds);
+        kill(child, SIGKILL);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    ck_assert(kill_it || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+}
+
+START_TEST(interrupted)
+{
+    const char *wanted = getenv("CLOCHE_DISK_KILLS");
+    unsigned count = wanted ? atoi(wanted) : 12, work = _i;
+    GRand *random = g_rand_new_with_seed(40 + _i);
+    make_chain("raw");
+    ck_assert_int_eq(
+        run_command(true, "sh -c 'mkdir %s/kept && cp -p %s %s %s %s/kept'", folder, base, middle, top, folder), 0);
+    for (unsigned i = 0; i < count; i++) {
+        g_autofree char *when = g_strdup_printf("%s %s, round %u", works[work].name, i % 2 ? "killed" : "cancelled", i);
+        ck_assert_int_eq(run_command(true, "sh -c 'cp -p %s/kept/* %s/'", folder, folder), 0);
+        unsigned times = 1 + g_rand_int(random) % 2; // and perhaps its repetition too
+        for (unsigned j = 0; j < times; j++)
+            if (work != 1 || g_file_test(middle, G_FILE_TEST_EXISTS))
+                interrupt(work, i % 2, g_rand_int(random) % 30000);
+        check_layers(when);
+        shows_mirror(top);
+        GError *error = NULL;
+        struct job *job = work != 1 || g_file_test(middle, G_FILE_TEST_EXISTS) ? works[work].start() : NULL;
+        ck_assert_msg(!job || job_wait(job, &error), "%s: %s", when, error ? error->message : "");
+        g_clear_error(&error);
+        job_free(job);
+        check_layers(when);
+        shows_mirror(top);
+    }
+    g_rand_free(random);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("disks-chains");
@@ -208,6 +312,7 @@ static Suite *suite(void)
     tcase_add_test(c, cancel);
     tcase_add_test(c, zeroes_stay_zeroes);
     tcase_add_test(c, broken_chains);
+    tcase_add_loop_test(c, interrupted, 0, G_N_ELEMENTS(works));
     suite_add_tcase(s, c);
     return s;
 }
