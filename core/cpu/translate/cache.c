@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CODE_SIZE  (48 * MiB)
+#define CODE_SIZE  (96 * MiB)
 #define THUNK_SIZE 4096
 #define BLOCK_MAX  (512 * 1024u)
 
@@ -79,6 +79,7 @@ static void tables_reset(struct translator *t)
     if (t->ids)
         g_hash_table_remove_all(t->ids);
     t->generation++;
+    donors_forget(t);
 }
 
 static void half_start(struct translator *t, unsigned half)
@@ -126,6 +127,7 @@ void translator_clear(struct translator *t)
         g_hash_table_unref(t->pages);
     if (t->ids)
         g_hash_table_unref(t->ids);
+    g_free(t->donors);
     if (t->facts)
         fact_table_free(t->facts);
     if (t->code)

@@ -332,12 +332,16 @@ static void emit_indirect_entry(struct compiler *c, uint16_t live)
     if ((uint64_t)(int64_t)(int32_t)c->address == c->address) {
         emit_op_reg(e, EMIT_W, 0x81, 7, HOST_A);
         emit32(e, (uint32_t)c->address);
+        e->fixed = true;
     } else {
-        emit_mov_imm(e, HOST_T, c->address);
+        emit_guest_address(e, HOST_T, c->address);
         emit_op_reg(e, EMIT_W, 0x3b, HOST_A, HOST_T);
     }
     emit_jcc(e, 5, c->t->thunks.lookup);
     emit_op_mem(e, 0, 0x81, 7, MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(c->page, c->mode)));
+    e->at -= 4;
+    reloc_note(e, RELOC_FETCH);
+    e->at += 4;
     emit32(e, c->block->page_id);
     emit_jcc(e, 5, c->t->thunks.lookup);
     if (live)
@@ -358,18 +362,21 @@ static void emit_link_stub(struct compiler *c, struct stub *s)
         for (unsigned n = 0; n < (s->live ? CHECK_LIVE : CHECK_DEAD); n += 8)
             emit_nop(e, 8);
     }
+    uint32_t begin = s->field ? host32(emit_here(e)) : 0;
     if (s->field)
         emit_patch(e, s->field);
     if (cross && s->live)
         flags_restore_sequence(e);
-    emit_mov_imm(e, HOST_A, s->target);
+    emit_guest_address(e, HOST_A, s->target);
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5); // lea r14, [rip + 5]
     emit_jmp(e, c->t->thunks.link);
     struct link_site site = {.field = s->field ? host32(s->field + e->shift) : host32(c->block->host + 1),
                              .check = host32(check),
+                             .stub = begin,
                              .block = (uint32_t)(c->block - c->t->blocks),
                              .live = s->live,
                              .noshare = s->noshare};
+    reloc_note(e, RELOC_LINK);
     emit_bytes(e, &site, sizeof site);
 }
 
@@ -392,6 +399,7 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
                              .block = (uint32_t)(c->block - c->t->blocks)};
     uint8_t *copy_at = e->at + sizeof site;
     site.copy = host32(copy_at + e->shift);
+    reloc_note(e, RELOC_SLOW);
     emit_bytes(e, &site, sizeof site);
     emit_bytes(e, s->core, (unsigned)(s->core_end - s->core));
     emit_lea_code(e, HOST_T, site_at + e->shift);
@@ -417,6 +425,7 @@ static void emit_share_stub(struct compiler *c, struct stub *s)
                              .guest = s->guest,
                              .block = (uint32_t)(c->block - c->t->blocks)};
     site.copy = host32(e->at + sizeof site + e->shift);
+    reloc_note(e, RELOC_SLOW);
     emit_bytes(e, &site, sizeof site);
     emit_patch(e, crosses);
     if (s->live)
@@ -440,6 +449,7 @@ static void emit_system_stub(struct compiler *c, struct stub *s)
                                .rep = s->rep,
                                .rip = s->target,
                                .next = s->next};
+    reloc_note(e, RELOC_SYSTEM);
     emit_bytes(e, &site, sizeof site);
 }
 
@@ -464,12 +474,12 @@ static void emit_stubs(struct compiler *c)
         case STUB_LOOKUP: // exit_reason is EXIT_LOOKUP unless set
             emit_patch(e, s->field);
             emit_store_imm32(e, EXIT_LOOKUP, MEM_CONTEXT(exit_reason));
-            emit_mov_imm(e, HOST_A, s->target);
+            emit_guest_address(e, HOST_A, s->target);
             emit_jmp(e, c->t->thunks.exit_saved);
             break;
         case STUB_INTERPRET:
             emit_patch(e, s->field);
-            emit_mov_imm(e, HOST_A, s->target);
+            emit_guest_address(e, HOST_A, s->target);
             emit_jmp(e, c->t->thunks.interpret_saved);
             break;
         case STUB_VECTOR:
@@ -498,9 +508,14 @@ static struct block *finish(struct compiler *c)
     b->boundary = (struct boundary *)c->e.at;
     emit_bytes(&c->e, c->boundaries, c->boundary_count * sizeof *c->boundaries);
     b->boundaries = c->boundary_count;
+    b->fixed = c->e.fixed;
+    b->relocs = b->fixed ? 0 : (uint16_t)c->e.reloc_count;
+    b->reloc = (struct reloc *)c->e.at;
+    emit_bytes(&c->e, c->relocs, b->relocs * sizeof *b->reloc);
     b->end = emit_here(&c->e);
     if (c->e.overflow)
         return NULL;
+    donor_add(t, b);
     c->context->counters.translations++;
     c->context->counters.translated_bytes += b->length;
     c->context->counters.host_bytes += b->end - b->indirect;
@@ -536,7 +551,10 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
                               uint64_t second_page)
 {
     struct translator *t = context->translator;
-    struct block *block = block_new(t, address, mode, ram_page);
+    struct block *block = second_page == NO_PAGE ? block_relocate(context, address, mode, ram_page) : NULL;
+    if (block)
+        return block;
+    block = block_new(t, address, mode, ram_page);
     if (!block)
         return NULL;
     static _Thread_local struct compiler compiler; // large
@@ -555,8 +573,11 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     memset(c->shares, 0, sizeof c->shares);
     c->host_valid = true;
     c->saved_valid = c->vector_checked = c->ended = c->no_boundary = false;
-    c->e = (struct emitter){
-        .at = t->code_write + t->used, .end = t->code_write + t->limit, .shift = t->code - t->code_write};
+    c->e = (struct emitter){.at = t->code_write + t->used,
+                            .start = t->code_write + t->used,
+                            .end = t->code_write + t->limit,
+                            .shift = t->code - t->code_write,
+                            .relocs = c->relocs};
     block->page_id = code_page_id(t, c->page, mode, ram_page);
     trace_collect(c);
     trace_liveness(c);

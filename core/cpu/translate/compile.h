@@ -4,6 +4,7 @@
 #define CLOCHE_TRANSLATE_COMPILE_H
 
 #include "core/cpu/translate/emit.h"
+#include "core/cpu/translate/system.h"
 
 #define TRACE_MAX   48 // instructions
 #define TRACE_JUMPS 6  // conditional jumps that a trace runs past
@@ -64,6 +65,7 @@ struct compiler {
     struct trace_insn *i; // being emitted
     struct boundary boundaries[TRACE_MAX + 1];
     unsigned boundary_count;
+    struct reloc relocs[RELOCS_MAX];
     struct stub stubs[STUBS_MAX];
     unsigned stub_count;
     bool host_valid, saved_valid; // where the guest's status flags are

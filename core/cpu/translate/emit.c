@@ -107,6 +107,7 @@ static void emit_rel32(struct emitter *e, const void *target)
 void emit_jmp(struct emitter *e, const void *target)
 {
     emit8(e, 0xe9);
+    reloc_note(e, RELOC_OUT);
     emit_rel32(e, target);
 }
 
@@ -114,6 +115,7 @@ void emit_jcc(struct emitter *e, unsigned condition, const void *target)
 {
     emit8(e, 0x0f);
     emit8(e, 0x80 | condition);
+    reloc_note(e, RELOC_OUT);
     emit_rel32(e, target);
 }
 

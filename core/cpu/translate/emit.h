@@ -12,6 +12,10 @@ struct emitter {
     uint8_t *end;
     ptrdiff_t shift; // executable - writable
     bool overflow;
+    bool fixed;           // something cannot be relocated
+    uint8_t *start;       // of the block
+    struct reloc *relocs; // RELOCS_MAX of them, or NULL
+    unsigned reloc_count;
 };
 
 static inline uint8_t *emit_here(const struct emitter *e) // executable address
@@ -43,6 +47,12 @@ static inline void emit64(struct emitter *e, uint64_t v)
 {
     emit_bytes(e, &v, 8);
 }
+
+#define RELOCS_MAX 1024
+// What comes next depends on the block's place (relocate.c).
+void reloc_note(struct emitter *e, unsigned kind);
+// A guest address that moves with the block.
+void emit_guest_address(struct emitter *e, unsigned reg, uint64_t address);
 
 // A memory operand of ours.
 struct mem {

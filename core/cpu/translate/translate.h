@@ -37,7 +37,7 @@ static inline unsigned fast_table(unsigned kind, bool write)
     return kind * 2 + write;
 }
 
-#define FETCH_BITS 8
+#define FETCH_BITS 12
 #define FETCH_SIZE (1u << FETCH_BITS)
 
 #define FILL_LOG 256
@@ -69,6 +69,7 @@ enum mode_bit {
     X(lookups, "indirect jumps looked up")                                                                             \
     X(page_checks, "page links refused by the mapping check")                                                          \
     X(translations, "blocks translated")                                                                               \
+    X(relocations, "blocks copied from another address")                                                               \
     X(translated_bytes, "guest bytes translated")                                                                      \
     X(host_bytes, "host bytes emitted")                                                                                \
     X(invalidations, "blocks invalidated by writes to code")                                                           \
@@ -179,6 +180,13 @@ struct boundary {
     uint16_t guest;
 };
 
+// What in a block depends on its place or its guest address.
+enum reloc_kind { RELOC_OUT, RELOC_GUEST, RELOC_SLOW, RELOC_LINK, RELOC_SYSTEM, RELOC_FETCH };
+struct reloc {
+    uint32_t at : 24; // from the block's start
+    uint32_t kind : 8;
+};
+
 #define NO_PAGE UINT64_MAX
 
 struct block {
@@ -194,7 +202,10 @@ struct block {
     uint16_t length; // guest bytes
     uint16_t boundaries;
     struct boundary *boundary;
+    uint16_t relocs;
+    struct reloc *reloc;
     bool dead;
+    bool fixed;           // cannot be copied to another address
     bool shares;          // has shared checks: leaves after accesses that may have waited
     uint32_t hash_next;   // index + 1 in translator->blocks
     uint32_t page_next;   // next block of the same ram page
@@ -221,6 +232,7 @@ struct slow_site {
 struct link_site {
     uint32_t field; // executable address of the rel32 to patch
     uint32_t check; // address of the page-check sequence to fill in, or 0
+    uint32_t stub;  // where the field leads until the link is made; 0: the field is a dead block's entry
     uint32_t block; // index of the block that leaves
     uint32_t live;  // flags that the target needs (known when translated)
     bool noshare;   // the target is a translation without shared checks
@@ -263,6 +275,7 @@ struct translator {
     GHashTable *ids;   // of mapped code pages
     uint32_t next_page_id;
     struct fact_table *facts;
+    uint32_t *donors; // relocate.c
     uint64_t generation;
     FILE *perf_map;
     bool tracking;                // translator_written() is the tracker of code pages
@@ -294,10 +307,16 @@ static inline uint8_t *writable(struct translator *t, const void *executable)
 }
 static inline unsigned fetch_slot(uint64_t page, uint32_t mode)
 {
-    return (unsigned)((page >> PAGE_SHIFT) ^ (page >> 20) ^ (mode & MODE_USER ? 0x55 : 0) ^
-                      (mode & MODE_AC ? 0x2a : 0)) &
-           (FETCH_SIZE - 1);
+    // Neighbouring pages stay neighbours: their numbers share cache lines.
+    uint64_t group = (page >> (PAGE_SHIFT + 6)) << 2 | (mode & MODE_USER ? 1 : 0) | (mode & MODE_AC ? 2 : 0);
+    return (unsigned)((page >> PAGE_SHIFT & 63) | (group * 0x9e3779b97f4a7c15ull >> (64 - (FETCH_BITS - 6))) << 6);
 }
+
+// relocate.c: translator lock held.
+void donor_add(struct translator *t, const struct block *b);
+void donors_forget(struct translator *t);
+// A copy of the same code's translation at another address, or NULL.
+struct block *block_relocate(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page);
 
 // compile.c: translator lock held. NULL: the cache is full.
 // SECOND_PAGE: where the next page of code lies, or NO_PAGE if it is not mapped.

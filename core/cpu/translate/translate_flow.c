@@ -50,7 +50,7 @@ void emit_link(struct compiler *c, uint64_t target)
 void translate_interpret(struct compiler *c)
 {
     struct thunks *t = &c->t->thunks;
-    emit_mov_imm(&c->e, HOST_A, insn_address(c));
+    emit_guest_address(&c->e, HOST_A, insn_address(c));
     emit_jmp(&c->e, c->host_valid ? t->interpret_host : t->interpret_saved);
     c->ended = true;
 }
@@ -160,10 +160,11 @@ static void push_constant(struct compiler *c, uint64_t value, bool share)
         check_begin(c, size, USE_WRITE);
     }
     if (size == 4 || (uint64_t)(int64_t)(int32_t)value == value) {
+        e->fixed = true;
         emit_op_mem(e, flags, 0xc7, 0, MEM_BASE(at.base, at.disp));
         emit32(e, (uint32_t)value);
     } else {
-        emit_mov_imm(e, HOST_T, value);
+        emit_guest_address(e, HOST_T, value);
         emit_store(e, HOST_T, MEM_BASE(at.base, at.disp));
     }
     emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, -(int)size));

@@ -39,7 +39,7 @@ void emit_effective(struct compiler *c)
         displacement *= c->i->fact.memory_size;
     if (i->rip_relative) {
         uint64_t address = next_address(c) + (uint64_t)displacement;
-        emit_mov_imm(e, HOST_A, size == 4 ? (uint32_t)address : address);
+        emit_guest_address(e, HOST_A, size == 4 ? (uint32_t)address : address);
         return;
     }
     struct mem m = {i->base, i->index, i->scale, false, (int32_t)displacement};
@@ -397,7 +397,7 @@ void translate_lea(struct compiler *c)
     if (i->rip_relative && i->w && !i->addrsize) {
         uint64_t address = next_address(c) + (uint64_t)i->displacement;
         unsigned to = i->reg < 13 ? i->reg : HOST_A;
-        emit_mov_imm(e, to, address);
+        emit_guest_address(e, to, address);
         if (i->reg >= 13)
             store_guest(c, i->reg, HOST_A);
         return;
