@@ -13,7 +13,7 @@ FW_CFG_DMA_LOW  equ 0x518
 DMA_READ        equ 2
 DMA_SELECT      equ 8
 DMA_ERROR       equ 1
-SETUP_SEGMENT   equ 0x1000          ; the kernel's real-mode code at 0x10000
+SETUP_ADDRESS   equ 0x16            ; item: where the kernel's real-mode code goes
 STACK_TOP       equ 0xe000          ; of that segment; the kernel's heap ends there
 
         dw 0xaa55
@@ -40,7 +40,7 @@ maker:  db "Cloche", 0
 product: db "Linux kernel", 0
 
 ; What to load: keys of fw_cfg for the address, the size and the bytes of each piece.
-pieces: dw 0x16, 0x17, 0x18         ; real-mode code
+pieces: dw SETUP_ADDRESS, 0x17, 0x18         ; real-mode code
         dw 0x07, 0x08, 0x11         ; protected-mode code
         dw 0x0a, 0x0b, 0x12         ; initial RAM disk
         dw 0x13, 0x14, 0x15         ; command line
@@ -67,14 +67,20 @@ boot:   cli
         cmp si, pieces_end
         jb .next
 
-        mov ax, SETUP_SEGMENT
+        mov ax, SETUP_ADDRESS
+        call read_number
+        shr edx, 4
+        mov ax, dx
         mov ds, ax
         mov es, ax
         mov fs, ax
         mov gs, ax
         mov ss, ax
         mov esp, STACK_TOP
-        jmp SETUP_SEGMENT + 0x20:0
+        add ax, 0x20                ; its second sector
+        push ax
+        push word 0
+        retf
 
 ; The 32-bit item AX into EDX.
 read_number:

@@ -478,12 +478,12 @@ static bool add_direct_boot(struct machine *machine, const struct machine_option
 }
 
 // A kernel that somebody watches, or that is asked for a video mode, starts behind the firmware, which sets the display up;
-// any other at once.
+// an old one too, because its start needs a BIOS; any other at once.
 static bool wants_firmware(const struct machine_options *options)
 {
     bool watched = options->vnc || options->folder || (options->append && strstr(options->append, "vga="));
     bool vga = g_strcmp0(options->display_adapter, "none") != 0;
-    return watched && vga && kernel_rom_suits(options->kernel);
+    return (watched && vga && kernel_rom_suits(options->kernel)) || kernel_rom_needed(options->kernel);
 }
 
 static bool add_boot(struct machine *machine, const struct machine_options *options, GError **error)

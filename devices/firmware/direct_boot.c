@@ -85,27 +85,31 @@ static void describe_memory(struct boot_image *image, const struct machine *mach
 }
 
 // ---- The device ----
-static GMappedFile *map_file(const char *path, const char *what, GError **error)
+GMappedFile *boot_map_file(const char *path, const char *what, GError **error)
 {
     g_autoptr(GError) cause = NULL;
     GMappedFile *file = g_mapped_file_new(path, false, &cause);
-    if (!file || g_mapped_file_get_length(file) == 0) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Cannot read the %s %s (%s): give a file that exists.",
-                    what, path, cause ? cause->message : "it is empty");
-        g_clear_pointer(&file, g_mapped_file_unref);
-    }
-    return file;
+    size_t length = file ? g_mapped_file_get_length(file) : 0;
+    if (length > 0 && length < 2 * GiB)
+        return file;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Cannot read the %s %s (%s): give a file that exists.", what,
+                path,
+                cause    ? cause->message
+                : length ? "it is larger than 2 GiB"
+                         : "it is empty");
+    g_clear_pointer(&file, g_mapped_file_unref);
+    return NULL;
 }
 
 static bool realize(struct device *device, GError **error)
 {
     struct direct_boot *s = (struct direct_boot *)device;
     struct boot_image *image = &s->image;
-    if (!(s->kernel = map_file(s->kernel_file, "kernel", error)))
+    if (!(s->kernel = boot_map_file(s->kernel_file, "kernel", error)))
         return false;
     image->data = (const uint8_t *)g_mapped_file_get_contents(s->kernel);
     image->size = g_mapped_file_get_length(s->kernel);
-    if (s->initrd_file && !(s->initrd = map_file(s->initrd_file, "initial RAM disk", error)))
+    if (s->initrd_file && !(s->initrd = boot_map_file(s->initrd_file, "initial RAM disk", error)))
         return false;
     if (s->initrd) {
         image->initrd = (const uint8_t *)g_mapped_file_get_contents(s->initrd);

@@ -6,6 +6,10 @@
 
 #include "core/machine/machine.h"
 
+// A kernel or initial RAM disk, mapped read-only; the caller unrefs it. WHAT names it in the error: it cannot be read, is
+// empty, or is larger than 2 GiB.
+GMappedFile *boot_map_file(const char *path, const char *what, GError **error);
+
 // Machine memory as the protocols' maps describe it.
 enum boot_memory_type { BOOT_MEMORY_RAM = 1, BOOT_MEMORY_RESERVED = 2 };
 struct boot_memory {

@@ -2,6 +2,8 @@
 #include "devices/firmware/kernel_rom.h"
 #include "core/machine/options.h"
 #include "data/rom/kernel.hex"
+#include "devices/firmware/direct_boot.h"
+#include "devices/firmware/linux_header.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,62 +14,58 @@ static const struct piece_keys {
 } kernel_keys = {0x07, 0x08, 0x11}, initrd_keys = {0x0a, 0x0b, 0x12}, line_keys = {0x13, 0x14, 0x15},
   setup_keys = {0x16, 0x17, 0x18};
 
-// Offsets in the setup header (Linux boot protocol).
-#define SETUP_SECTS     0x1f1
-#define VIDEO_MODE      0x1fa
-#define MAGIC           0x202
-#define VERSION         0x206
-#define TYPE_OF_LOADER  0x210
-#define LOADFLAGS       0x211
-#define RAMDISK_IMAGE   0x218
-#define RAMDISK_SIZE    0x21c
-#define HEAP_END        0x224
-#define CMD_LINE_PTR    0x228
-#define INITRD_ADDR_MAX 0x22c
-#define HEADER_LENGTH   0x230
-#define CAN_USE_HEAP    0x80
-#define LOADED_HIGH     0x01
+// Where the real-mode code goes: low where the kernel can be told of a command line anywhere and does not lie there
+// itself, else where loaders of old put it. Its stack and heap end at HEAP_LIMIT of that segment, the line lies behind.
+#define SETUP_LOW     0x10000
+#define SETUP_OLD     0x90000
+#define HEAP_LIMIT    0xe000
+#define LINE_LOW      0x20000
+#define SETUP_MAX     0x8000
+#define LOW_MAX       (SETUP_OLD - LINUX_LOW_ADDRESS) // of protected-mode code below the real-mode code
+#define OLD_LINE_MAX  255
+#define OLD_LINE_MARK 0x20        // of the real-mode code: 0xa33f, then the line's offset (protocols before 2.02)
+#define FIRMWARE_TOP  (256 * KiB) // SeaBIOS keeps its tables at the end of low memory
+#define ROM_CHECKSUM  6
 
-#define SETUP_ADDRESS  0x10000
-#define HEAP_LIMIT     0xe000 // the stack's end, seen from SETUP_ADDRESS
-#define LINE_ADDRESS   0x20000
-#define KERNEL_ADDRESS 0x100000
-#define FIRMWARE_TOP   (256 * KiB) // SeaBIOS keeps its tables at the end of low memory
-#define ROM_CHECKSUM   6
-
-static void offer_piece(struct fw_cfg *fw_cfg, const struct piece_keys *keys, uint32_t address, const void *data, uint32_t size)
+static void offer_piece(struct fw_cfg *fw_cfg, const struct piece_keys *keys, uint32_t address, const void *data,
+                        uint32_t size)
 {
     fw_cfg_add_number(fw_cfg, keys->address, address, 4);
     fw_cfg_add_number(fw_cfg, keys->size, size, 4);
     fw_cfg_add(fw_cfg, keys->data, data, size);
 }
 
-static bool speaks_protocol(const uint8_t *kernel, size_t size)
+// What of the file is looked at to learn its protocol.
+struct head {
+    uint8_t bytes[4096];
+    bool good;
+};
+
+static struct head read_head(const char *path)
 {
-    return size > 4096 && memcmp(kernel + MAGIC, "HdrS", 4) == 0 && load_le(kernel + VERSION, 2) >= 0x203 &&
-           (kernel[LOADFLAGS] & LOADED_HIGH);
+    struct head head = {0};
+    FILE *file = fopen(path, "rbe");
+    head.good = file && linux_recognise(head.bytes, fread(head.bytes, 1, sizeof(head.bytes), file));
+    if (file)
+        fclose(file);
+    return head;
 }
 
 bool kernel_rom_suits(const char *path)
 {
-    uint8_t head[4096 + 1] = {0};
-    FILE *file = fopen(path, "rbe");
-    size_t length = file ? fread(head, 1, sizeof(head), file) : 0;
-    if (file)
-        fclose(file);
-    return speaks_protocol(head, length);
+    return read_head(path).good;
 }
 
-static GMappedFile *map(const char *path, const char *what, GError **error)
+// Protected-mode code below 640 KiB, or a command line that is found from the real-mode code.
+static bool is_old(const uint8_t *kernel)
 {
-    g_autoptr(GError) cause = NULL;
-    GMappedFile *file = g_mapped_file_new(path, false, &cause);
-    if (file && g_mapped_file_get_length(file) > 0 && g_mapped_file_get_length(file) < 2 * GiB)
-        return file;
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Cannot use the %s %s: %s; give a file that exists.", what, path,
-                cause ? cause->message : "its size is 0 or beyond 2 GiB");
-    g_clear_pointer(&file, g_mapped_file_unref);
-    return NULL;
+    return linux_version(kernel) < 0x202 || !linux_loaded_high(kernel);
+}
+
+bool kernel_rom_needed(const char *path)
+{
+    struct head head = read_head(path);
+    return head.good && is_old(head.bytes);
 }
 
 // The video mode that `vga=` names, as the boot loader must write it: a number, or one of three words.
@@ -89,21 +87,56 @@ static uint16_t video_mode(const char *line)
 // Where the initial RAM disk goes: as high as kernel and firmware allow; 0: there is no room.
 static uint64_t initrd_address(const struct machine *machine, const uint8_t *kernel, uint64_t kernel_end, uint64_t size)
 {
-    uint64_t limit = load_le(kernel + INITRD_ADDR_MAX, 4) + 1, top = machine->ram_below_4g - FIRMWARE_TOP;
-    uint64_t end = MIN(limit, top);
-    return end > size && end - size > kernel_end ? ALIGN_DOWN(end - size, PAGE_SIZE) : 0;
+    uint64_t end = MIN(linux_initrd_limit(kernel) + 1, machine->ram_below_4g - FIRMWARE_TOP);
+    uint64_t lowest = MAX(kernel_end, LINUX_HIGH_ADDRESS);
+    return end > size && end - size > lowest ? ALIGN_DOWN(end - size, PAGE_SIZE) : 0;
 }
 
-static bool offer_kernel(struct machine *machine, GMappedFile *kernel_file, GMappedFile *initrd, const char *line, GError **error)
+// The real-mode code with what a loader writes into its header. Free with g_free().
+static uint8_t *make_setup(const uint8_t *kernel, const char *line, uint64_t line_at, uint64_t initrd_at,
+                           uint64_t initrd_size)
+{
+    unsigned version = linux_version(kernel);
+    uint8_t *setup = g_memdup2(kernel, linux_setup_size(kernel));
+    store_le(setup + LINUX_VIDEO_MODE, 2, video_mode(line));
+    setup[LINUX_TYPE_OF_LOADER] = 0xff;
+    store_le(setup + LINUX_RAMDISK_IMAGE, 4, initrd_at);
+    store_le(setup + LINUX_RAMDISK_SIZE, 4, initrd_size);
+    if (version >= 0x201) {
+        setup[LINUX_LOADFLAGS] |= LINUX_CAN_USE_HEAP;
+        store_le(setup + LINUX_HEAP_END, 2, HEAP_LIMIT - 0x200);
+    }
+    if (version >= 0x202) {
+        store_le(setup + LINUX_CMD_LINE_PTR, 4, line_at);
+    } else {
+        store_le(setup + OLD_LINE_MARK, 2, 0xa33f);
+        store_le(setup + OLD_LINE_MARK + 2, 2, HEAP_LIMIT);
+    }
+    return setup;
+}
+
+static bool offer_kernel(struct machine *machine, GMappedFile *kernel_file, GMappedFile *initrd, const char *line,
+                         GError **error)
 {
     struct fw_cfg *fw_cfg = machine->fw_cfg;
     const uint8_t *kernel = (const uint8_t *)g_mapped_file_get_contents(kernel_file);
-    size_t size = g_mapped_file_get_length(kernel_file), setup_size = ((kernel[SETUP_SECTS] ? kernel[SETUP_SECTS] : 4) + 1) * 512;
-    if (!speaks_protocol(kernel, size) || setup_size >= size) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "The kernel file is damaged or cut short: copy it again.");
+    size_t size = g_mapped_file_get_length(kernel_file);
+    size_t setup_size = linux_recognise(kernel, size) ? linux_setup_size(kernel) : size;
+    if (setup_size >= size || setup_size > SETUP_MAX || (!linux_loaded_high(kernel) && size - setup_size > LOW_MAX)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "The kernel file is damaged or cut short: copy it again.");
         return false;
     }
-    uint64_t initrd_size = initrd ? g_mapped_file_get_length(initrd) : 0, kernel_end = KERNEL_ADDRESS + size - setup_size;
+    bool old = is_old(kernel);
+    uint64_t kernel_at = linux_loaded_high(kernel) ? LINUX_HIGH_ADDRESS : LINUX_LOW_ADDRESS;
+    uint64_t kernel_end = kernel_at + size - setup_size;
+    uint64_t setup_at = old ? SETUP_OLD : SETUP_LOW, line_at = old ? SETUP_OLD + HEAP_LIMIT : LINE_LOW;
+    if (old && strlen(line) > OLD_LINE_MAX) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "This old kernel takes a command line of %d bytes at most.", OLD_LINE_MAX);
+        return false;
+    }
+    uint64_t initrd_size = initrd ? g_mapped_file_get_length(initrd) : 0;
     uint64_t initrd_at = initrd_size ? initrd_address(machine, kernel, kernel_end, initrd_size) : 0;
     if (kernel_end + FIRMWARE_TOP > machine->ram_below_4g || (initrd_size && !initrd_at)) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
@@ -111,18 +144,11 @@ static bool offer_kernel(struct machine *machine, GMappedFile *kernel_file, GMap
                     (guint64)((kernel_end + initrd_size + FIRMWARE_TOP) / MiB + 1));
         return false;
     }
-    g_autofree uint8_t *setup = g_memdup2(kernel, MAX(setup_size, HEADER_LENGTH));
-    store_le(setup + VIDEO_MODE, 2, video_mode(line));
-    setup[TYPE_OF_LOADER] = 0xff;
-    setup[LOADFLAGS] |= CAN_USE_HEAP;
-    store_le(setup + HEAP_END, 2, HEAP_LIMIT - 0x200);
-    store_le(setup + CMD_LINE_PTR, 4, LINE_ADDRESS);
-    store_le(setup + RAMDISK_IMAGE, 4, initrd_at);
-    store_le(setup + RAMDISK_SIZE, 4, initrd_size);
-    offer_piece(fw_cfg, &setup_keys, SETUP_ADDRESS, setup, setup_size);
-    offer_piece(fw_cfg, &kernel_keys, KERNEL_ADDRESS, kernel + setup_size, size - setup_size);
+    g_autofree uint8_t *setup = make_setup(kernel, line, line_at, initrd_at, initrd_size);
+    offer_piece(fw_cfg, &setup_keys, setup_at, setup, setup_size);
+    offer_piece(fw_cfg, &kernel_keys, kernel_at, kernel + setup_size, size - setup_size);
     offer_piece(fw_cfg, &initrd_keys, initrd_at, initrd ? g_mapped_file_get_contents(initrd) : "", initrd_size);
-    offer_piece(fw_cfg, &line_keys, LINE_ADDRESS, line, strlen(line) + 1);
+    offer_piece(fw_cfg, &line_keys, line_at, line, strlen(line) + 1);
     return true;
 }
 
@@ -145,8 +171,8 @@ bool kernel_rom_offer(struct machine *machine, const struct machine_options *opt
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "The kernel command line is longer than 4095 bytes.");
         return false;
     }
-    GMappedFile *kernel = map(options->kernel, "kernel", error), *initrd = NULL;
-    bool good = kernel && (!options->initrd || (initrd = map(options->initrd, "initial RAM disk", error))) &&
+    GMappedFile *kernel = boot_map_file(options->kernel, "kernel", error), *initrd = NULL;
+    bool good = kernel && (!options->initrd || (initrd = boot_map_file(options->initrd, "initial RAM disk", error))) &&
                 offer_kernel(machine, kernel, initrd, line, error);
     if (good)
         offer_rom(machine->fw_cfg);

@@ -8,8 +8,10 @@
 
 struct machine_options;
 
-// True when the kernel file speaks the Linux boot protocol 2.03 or later (others are started without firmware).
+// True when the file is a Linux kernel (boot protocol 2.00 or later).
 bool kernel_rom_suits(const char *kernel);
+// True when it can only be started so: by its real-mode code (protocols before 2.02, and kernels that are loaded low).
+bool kernel_rom_needed(const char *kernel);
 // Offers kernel, initial RAM disk, command line and ROM, and makes the ROM the only boot device.
 bool kernel_rom_offer(struct machine *machine, const struct machine_options *options, GError **error);
 

@@ -25,12 +25,12 @@ def row(name, help, seconds, quick=False):
     return register
 
 
-def assemble(guest, source, name):
+def assemble(guest, source, name, *flags):
     """NASM source from this folder as a flat binary."""
     out = guest.path(name)
     here = os.path.dirname(os.path.abspath(__file__))
     try:
-        subprocess.run(["nasm", "-f", "bin", "-o", out, os.path.join(here, source)], check=True, capture_output=True)
+        subprocess.run(["nasm", "-f", "bin", *flags, "-o", out, os.path.join(here, source)], check=True, capture_output=True)
     except FileNotFoundError:
         raise Skip("nasm is not installed")
     except subprocess.CalledProcessError as error:
@@ -282,3 +282,28 @@ def small_kernels(guest):
         guest.expect(rb"S[0-9a-f]{8}\n")
     guest.stop()
     return "module sums right by both protocols, five lives after triple faults"
+
+
+def old_kernel(guest, version, segment, *flags):
+    payload, module = guest.nonce.encode() * 900, guest.nonce.encode() * 5000
+    kernel = assemble(guest, "setup.asm", "kernel", f"-dVERSION={version:#x}", f"-dPAYLOAD={len(payload)}", *flags)
+    with open(kernel, "ab") as f:
+        f.write(payload)
+    with open(guest.path("module"), "wb") as f:
+        f.write(module)
+    guest.start("--memory", "16M", "--kernel", kernel, "--initrd", guest.path("module"), "--append", guest.nonce, "--device",
+                "isa-debug-exit")
+    seen = tuple(int(guest.expect(name + rb" ([0-9a-f]{8})\n")[1], 16) for name in (b"segment", b"kernel", b"ramdisk"))
+    line = guest.expect(rb"(\S+)\n")[1].decode()
+    guest.wait(status=0x23)
+    if seen != (segment, order_sum(payload), order_sum(module)) or line != guest.nonce:
+        raise Failure(f"protocol {version:#x}: saw {seen}, command line {line}")
+
+
+@row("old-kernels", "Linux boot protocols 2.00 to 2.02, loaded low and high, started by their real-mode code", 60, quick=True)
+def old_kernels(guest):
+    old_kernel(guest, 0x200, 0x9000)
+    old_kernel(guest, 0x200, 0x9000, "-dHIGH")
+    old_kernel(guest, 0x201, 0x9000, "-dHIGH")
+    old_kernel(guest, 0x202, 0x9000)
+    return "kernel, initial RAM disk and command line by checksum, four ways"
