@@ -112,8 +112,9 @@ bool mark_undefined(const struct decoded *d, struct vector *v);
 
 bool native_init(GError **error);
 uint8_t *native_data(void);
-// The engine has signal handlers of its own on this thread: each native run puts ours in place for its time.
-void native_share_signals(void);
+// The engine has signal handlers of its own on this thread, and memory at low addresses: each native run puts our
+// handlers in place for its time and hides that memory.
+void native_share_process(void);
 void native_seal(void); // after the read-only page has its contents
 void native_run(const struct vector *v, struct outcome *out);
 

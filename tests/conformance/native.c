@@ -130,9 +130,63 @@ static void signals_swap(const struct signal_set *next, struct signal_set *previ
     pthread_sigmask(SIG_SETMASK, &next->mask, previous ? &previous->mask : NULL);
 }
 
-void native_share_signals(void)
+// ---- The engine's memory below 4 GiB ----
+//
+// Instructions that are under test must not reach it. Bit strings come 256 MiB far: all that is kept free. Jumps of
+// 32-bit code go anywhere: what the engine has is hidden while one runs.
+
+#define REACH      0x40000000ull
+#define HIDDEN_MAX 8
+static struct {
+    uint64_t start, end;
+    int protection;
+} hidden[HIDDEN_MAX];
+static unsigned hidden_count;
+
+// Before the engine starts: the first GiB is taken, without access.
+static void reserve_reach(void)
+{
+    static const uint64_t gaps[][2] = {
+        {0x10000, DATA_BASE}, {DATA_BASE + DATA_ALL, CODE_BASE}, {CODE_BASE + CODE_SIZE, REACH}};
+    for (unsigned k = 0; k < G_N_ELEMENTS(gaps); k++)
+        mmap((void *)gaps[k][0], gaps[k][1] - gaps[k][0], PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+static bool jumps_anywhere(const struct vector *v)
+{
+    unsigned m = v->form ? v->form->mnemonic : 0;
+    return !v->is_64 && (m == ZYDIS_MNEMONIC_CALL || m == ZYDIS_MNEMONIC_JMP || m == ZYDIS_MNEMONIC_RET);
+}
+
+static void find_hidden(void)
+{
+    g_autofree char *text = NULL;
+    g_autofree char *self = g_strdup_printf("%p", (void *)native_run);
+    uint64_t program = g_ascii_strtoull(self, NULL, 16), start, end;
+    g_file_get_contents("/proc/self/maps", &text, NULL, NULL);
+    for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        char mode[5];
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, mode) != 3 || start >= 1ull << 32 ||
+            program < 1ull << 32 || start < REACH || hidden_count == HIDDEN_MAX)
+            continue;
+        hidden[hidden_count].start = start;
+        hidden[hidden_count].end = end;
+        hidden[hidden_count++].protection =
+            (mode[0] == 'r' ? PROT_READ : 0) | (mode[1] == 'w' ? PROT_WRITE : 0) | (mode[2] == 'x' ? PROT_EXEC : 0);
+    }
+}
+
+static void hide(bool now)
+{
+    for (unsigned k = 0; k < hidden_count; k++)
+        mprotect((void *)hidden[k].start, hidden[k].end - hidden[k].start, now ? PROT_NONE : hidden[k].protection);
+}
+
+void native_share_process(void)
 {
     engine_has_signals = true;
+    find_hidden();
 }
 
 bool native_init(GError **error)
@@ -144,6 +198,7 @@ bool native_init(GError **error)
     if (!map_fixed(DATA_BASE, DATA_ALL, PROT_READ | PROT_WRITE, error) ||
         !map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, error))
         return false;
+    reserve_reach();
     memset((void *)CODE_BASE, 0xcc, CODE_SIZE);
     sigfillset(&action.sa_mask);
     for (unsigned k = 0; k < G_N_ELEMENTS(signals); k++)
@@ -168,6 +223,9 @@ void native_run(const struct vector *v, struct outcome *out)
     struct signal_set theirs;
     if (engine_has_signals)
         signals_swap(&ours, &theirs);
+    bool wild = jumps_anywhere(v);
+    if (wild)
+        hide(true);
     run.vector = v;
     run.out = out;
     // Returning from a signal leaves ID as it is: a POPF of the last run must not be seen.
@@ -178,6 +236,8 @@ void native_run(const struct vector *v, struct outcome *out)
         :
         : "memory", "cc");
     run.vector = NULL;
+    if (wild)
+        hide(false);
     if (engine_has_signals)
         signals_swap(&theirs, NULL);
     memset(code, 0xcc, v->length);

@@ -138,7 +138,7 @@ static bool start(struct worker *w, GError **error)
     memcpy(guest_data(w->guest), w->pattern, DATA_ALL);
 #ifdef __x86_64__
     if (!w->work->replay && strcmp(w->work->engine, "interpret") != 0)
-        native_share_signals();
+        native_share_process();
     if (!w->work->replay)
         native_seal();
 #endif

@@ -116,6 +116,10 @@ class Guest:
         """Presses keys by their QKeyCode names."""
         self.control(*[("send-key", {"keys": [{"type": "qcode", "data": name}]}) for name in names])
 
+    def monitor(self, line):
+        """Text that a monitor command like "info jit" prints."""
+        return self.control(("human-monitor-command", {"command-line": line}))[0]
+
     def wait(self, status=0):
         """Waits for the monitor to end by itself with this status."""
         while self.pump():

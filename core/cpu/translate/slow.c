@@ -249,11 +249,12 @@ static uint64_t slow_crossing(struct context *c, const struct slow_site *site)
         foreign_end(c, loaded);
         return leave_to_interpret(c, site);
     }
-    if (site->use & USE_READ) {
-        struct address_space *memory = c->vcpu->set->host.memory;
+    // What is there is needed for a write too: an x87 store with an exception that is not masked leaves it alone.
+    struct address_space *memory = c->vcpu->set->host.memory;
+    if ((site->use & USE_READ) || t[0].kind != TARGET_DEVICE)
         address_space_read(memory, t[0].gpa, bounce, first_size);
+    if ((site->use & USE_READ) || t[1].kind != TARGET_DEVICE)
         address_space_read(memory, t[1].gpa, bounce + first_size, size - first_size);
-    }
     foreign_end(c, loaded);
     c->slow_host = (uintptr_t)bounce;
     c->pending.kind = write ? PENDING_CROSSING : PENDING_NONE;

@@ -126,6 +126,21 @@ static void load_target(struct compiler *c)
     check_end(c, false);
 }
 
+// A target in the temporary REG that is no canonical address: the fault is this instruction's, with nothing done yet.
+static void check_canonical(struct compiler *c, unsigned reg)
+{
+    struct emitter *e = &c->e;
+    if (c->bits != 64)
+        return;
+    flags_clobber(c);
+    emit_mov_reg(e, HOST_T, reg);
+    emit_op_reg(e, EMIT_W, 0xc1, 7, HOST_T); // sar: 0 or -1
+    emit8(e, 47);
+    emit_alu_imm(e, 0, 0, HOST_T, 1);
+    emit_alu_imm(e, 0, 7, HOST_T, 1);
+    stub_new(c, STUB_INTERPRET, emit_jcc_forward(e, 7))->target = insn_address(c);
+}
+
 static bool odd_operand(const struct compiler *c)
 {
     return decode_operand_size(&c->i->insn) == 2;
@@ -143,6 +158,7 @@ void translate_jmp(struct compiler *c)
         return;
     }
     load_target(c);
+    check_canonical(c, HOST_D);
     emit_mov_reg(&c->e, HOST_A, HOST_D);
     emit_indirect(c);
 }
@@ -187,6 +203,7 @@ void translate_call(struct compiler *c)
         return;
     }
     load_target(c);
+    check_canonical(c, HOST_D);
     push_constant(c, next, false);
     emit_mov_reg(&c->e, HOST_A, HOST_D);
     emit_indirect(c);
@@ -210,8 +227,9 @@ void translate_ret(struct compiler *c)
         check_begin(c, size, USE_READ);
     }
     emit_op_mem(e, flags, 0x8b, HOST_A, MEM_BASE(at.base, at.disp));
-    emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, release));
     if (!shared)
         check_end(c, false);
+    check_canonical(c, HOST_A);
+    emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, release));
     emit_indirect(c);
 }
