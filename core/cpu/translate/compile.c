@@ -627,7 +627,7 @@ void link_make(struct translator *t, const struct link_site *site, struct block 
         struct emitter e = {.at = writable(t, check), .shift = t->code - t->code_write};
         unsigned size = site->live ? CHECK_LIVE : CHECK_DEAD;
         e.end = e.at + size;
-        if (*e.at == 0x65)
+        if (*e.at == LINK_MADE)
             return; // made before, to another page that is mapped there in another address space
         const uint8_t *miss = check + size;
         emit_op_mem(&e, 0, 0x81, 7,

@@ -45,36 +45,49 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
         *ram_page = c->fetch_info[slot].ram_page;
         return true;
     }
-    struct page_walk walk;
-    uint32_t error;
-    uint64_t cr2 = v->cr2;
-    if (((mode & MODE_64) && !vcpu_canonical(address)) ||
-        !page_walk(v, address, ACCESS_FETCH | (mode & MODE_USER ? ACCESS_USER : 0), &walk, &error)) {
-        v->cr2 = cr2;
-        return false;
+    struct trail trail;
+    unsigned kind = mode & MODE_USER ? FAST_USER : FAST_KERNEL;
+    bool known = short_walk(c, page, kind, ACCESS_FETCH, &trail);
+    if (!known) {
+        struct page_walk walk;
+        uint32_t error;
+        uint64_t cr2 = v->cr2;
+        if (((mode & MODE_64) && !vcpu_canonical(address)) ||
+            !page_walk(v, address, ACCESS_FETCH | (mode & MODE_USER ? ACCESS_USER : 0), &walk, &error)) {
+            v->cr2 = cr2;
+            return false;
+        }
+        for (unsigned n = 0; n < walk.levels; n++)
+            near_mapping_get(c, walk.table[n]);
+        known = short_walk(c, page, kind, ACCESS_FETCH, &trail); // now that Accessed is set
+        if (!known) {
+            trail.gpa = walk.gpa & PAGE_MASK;
+            trail.global = false;
+            if (walk.page_size > PAGE_SIZE)
+                c->huge_filled = true;
+        }
     }
-    struct mapping m;
-    uint64_t gpa = walk.gpa & PAGE_MASK;
-    if (!address_space_lookup(v->set->host.memory, gpa, &m) || !m.host || gpa + PAGE_SIZE > m.start + m.size)
+    const struct near_mapping *m = near_mapping_get(c, trail.gpa);
+    if (!m || trail.gpa + PAGE_SIZE > m->start + m->size)
         return false;
-    *ram_page = m.ram_offset + (gpa - m.start);
+    *ram_page = m->ram_offset + (trail.gpa - m->start);
     struct translator *t = c->translator;
     g_mutex_lock(&t->lock);
-    c->fetch[slot] = code_page_id(t, page, mode, *ram_page);
+    uint32_t id = code_page_id(t, page, mode, *ram_page);
     g_mutex_unlock(&t->lock);
-    c->fetch_info[slot].page = page;
-    c->fetch_info[slot].mode = mode;
-    c->fetch_info[slot].ram_page = *ram_page;
+    fetch_set(c, slot, page, mode, id, *ram_page, trail.global);
+    if (known)
+        large_note(c, page, trail.shift);
+    if (known && trail.shift && !trail.global)
+        space_note_fetch(c, slot, &trail);
     return true;
 }
 
 static void flush_fetch(struct vcpu *v, void *opaque)
 {
     struct context *c = v->engine_state;
-    for (unsigned n = 0; n < FETCH_SIZE; n++) {
-        c->fetch[n] = 0;
-        c->fetch_info[n].page = 1;
-    }
+    fetch_flush(c);
+    spaces_forget_code(c);
 }
 
 // Code is read from the page only after writes to it are seen.
@@ -282,8 +295,7 @@ static bool translate_vcpu_init(struct vcpu *v, GError **error)
     c->vcpu = v;
     c->translator = t;
     c->host_mxcsr = 0x1f80;
-    for (unsigned table = 0; table < FAST_TABLES; table++)
-        c->fill_count[table] = FILL_LOG + 1; // all slots
+    spaces_init(c);
     v->engine_state = c;
     tlb_flush(c);
     if (!t->tracking) { // behind the interpreter's own
@@ -309,6 +321,8 @@ static void translate_vcpu_free(struct vcpu *v)
             log_info("translate", "%s", dump ? dump : "no block there");
         }
     }
+    if (v->engine_state)
+        spaces_free(v->engine_state);
     v->engine_state = NULL;
 }
 
@@ -327,6 +341,12 @@ static void translate_flush_page(struct vcpu *v, uint64_t linear)
     tlb_flush_page(v->engine_state, linear);
 }
 
+static void translate_switch_space(struct vcpu *v, bool keep)
+{
+    (void)keep; // see shadow.c
+    space_switch(v->engine_state);
+}
+
 static void translate_revoke_page(struct vcpu *v, uint64_t ram_offset)
 {
     tlb_revoke(v->engine_state, ram_offset);
@@ -343,6 +363,7 @@ const struct engine engine_translate = {
     .kick = translate_kick,
     .flush_tlb = translate_flush_tlb,
     .flush_page = translate_flush_page,
+    .switch_space = translate_switch_space,
     .revoke_page = translate_revoke_page,
     .describe = translate_describe,
 };

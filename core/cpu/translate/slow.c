@@ -8,114 +8,20 @@
 
 #pragma GCC target("general-regs-only")
 
-static inline uint64_t invalid_tag(unsigned slot)
-{
-    return (uint64_t)(slot ^ 1) << PAGE_SHIFT; // no address of this slot has it
-}
-
-// ---- TLB ------------------------------------------------------------------------------------------------------------
-
-static void entry_clear(struct context *c, unsigned table, unsigned slot)
-{
-    c->tlb[table][slot].tag = invalid_tag(slot);
-    c->tlb_ram[table][slot] = UINT64_MAX;
-}
-
-static void table_flush(struct context *c, unsigned table)
-{
-    if (c->fill_count[table] <= FILL_LOG) {
-        for (unsigned n = 0; n < c->fill_count[table]; n++)
-            entry_clear(c, table, c->fill_log[table][n]);
-    } else {
-        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
-            entry_clear(c, table, slot);
-    }
-    c->fill_count[table] = 0;
-}
-
-void tlb_flush(struct context *c)
-{
-    for (unsigned table = 0; table < FAST_TABLES; table++)
-        table_flush(c, table);
-    for (unsigned n = 0; n < FETCH_SIZE; n++) {
-        c->fetch[n] = 0;
-        c->fetch_info[n].page = 1;
-    }
-    near_mappings_drop(c);
-    c->counters.flushes++;
-}
-
-void tlb_flush_page(struct context *c, uint64_t address)
-{
-    unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
-    for (unsigned table = 0; table < FAST_TABLES; table++)
-        entry_clear(c, table, slot);
-    uint64_t page = address & PAGE_MASK;
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        if (c->fetch_info[n].page == page) {
-            c->fetch[n] = 0;
-            c->fetch_info[n].page = 1;
-        }
-}
-
-void tlb_revoke(struct context *c, uint64_t ram_offset)
-{
-    ram_offset &= PAGE_MASK;
-    for (unsigned kind = 0; kind < FAST_KINDS; kind++) {
-        unsigned table = fast_table(kind, true);
-        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
-            if (c->tlb_ram[table][slot] == ram_offset)
-                entry_clear(c, table, slot);
-    }
-    c->counters.revocations++;
-}
-
-static void entry_set(struct context *c, unsigned table, uint64_t page, uint64_t ram_page)
-{
-    unsigned slot = page >> PAGE_SHIFT & (FAST_SIZE - 1);
-    struct fast_entry *e = &c->tlb[table][slot];
-    if (e->tag == invalid_tag(slot)) {
-        if (c->fill_count[table] < FILL_LOG)
-            c->fill_log[table][c->fill_count[table]] = (uint16_t)slot;
-        if (c->fill_count[table] <= FILL_LOG)
-            c->fill_count[table]++;
-    }
-    *e = (struct fast_entry){.tag = page, .host = (uint64_t)(uintptr_t)c->vcpu->set->host.ram->host + ram_page};
-    c->tlb_ram[table][slot] = ram_page;
-}
-
-// WRITE: the access that missed; its table gets the page. The other table gets it too where it is allowed (WRITABLE)
-// and its slot is empty.
-static void tlb_fill(struct context *c, unsigned kind, uint64_t address, uint64_t ram_page, bool write, bool writable)
-{
-    unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
-    uint64_t page = address & PAGE_MASK;
-    for (unsigned n = 0; n < 2; n++) {
-        bool other = n != write;
-        unsigned table = fast_table(kind, n);
-        uint64_t tag = c->tlb[table][slot].tag;
-        if (n && !writable) {
-            if (tag == page && c->tlb_ram[table][slot] != ram_page)
-                entry_clear(c, table, slot);
-        } else if (!other || tag == page || tag == invalid_tag(slot)) {
-            entry_set(c, table, page, ram_page);
-        }
-    }
-    c->counters.fills++;
-}
-
 // ---- What is at an address ------------------------------------------------------------------------------------------
 
 enum target_kind { TARGET_FAULT, TARGET_RAM, TARGET_TRACKED, TARGET_DEVICE };
 
 struct target {
     enum target_kind kind;
+    bool page_fault; // TARGET_FAULT: with this error code
+    uint32_t error;
     uint64_t gpa, ram_offset;
     uint8_t *host;
 };
 
 // What the TLB may know of it is filled in.
-static void target_use(struct context *c, uint64_t address, unsigned kind, bool write, bool dirty,
+static void target_use(struct context *c, uint64_t address, unsigned kind, bool write, struct trail *trail,
                        const struct near_mapping *m, struct target *t)
 {
     t->ram_offset = m->ram_offset + (t->gpa - m->start);
@@ -124,21 +30,24 @@ static void target_use(struct context *c, uint64_t address, unsigned kind, bool 
     t->kind = write && tracked ? TARGET_TRACKED : TARGET_RAM;
     // A mapping smaller than a page cannot be in the TLB.
     uint64_t page = t->gpa & PAGE_MASK;
-    if (page >= m->start && page + PAGE_SIZE <= m->start + m->size)
-        tlb_fill(c, kind, address, t->ram_offset & PAGE_MASK, write, (write || dirty) && m->writable && !tracked);
+    if (page < m->start || page + PAGE_SIZE > m->start + m->size)
+        return;
+    trail->dirty &= m->writable;
+    tlb_fill(c, kind, address & PAGE_MASK, t->ram_offset & PAGE_MASK, write, trail->dirty && !tracked, trail);
 }
 
 // The usual case, without foreign code. False: not decided.
 static bool target_find_short(struct context *c, uint64_t address, unsigned kind, bool write, struct target *t)
 {
-    bool dirty;
-    if (!short_walk(c, address, kind, write, &t->gpa, &dirty))
+    struct trail trail;
+    if (!short_walk(c, address, kind, write ? ACCESS_WRITE : 0, &trail))
         return false;
+    t->gpa = trail.gpa;
     const struct near_mapping *m = near_mapping_find(c, t->gpa);
     if (!m || (write && !m->writable) || lapic_covers(c->vcpu, t->gpa))
         return false;
     c->counters.short_walks++;
-    target_use(c, address, kind, write, dirty, m, t);
+    target_use(c, address, kind, write, &trail, m, t);
     return true;
 }
 
@@ -150,6 +59,7 @@ static void target_find(struct context *c, uint64_t address, unsigned kind, bool
     uint32_t error;
     unsigned access = (write ? ACCESS_WRITE : ACCESS_READ) | (kind == FAST_USER ? ACCESS_USER : 0);
     t->kind = TARGET_FAULT;
+    t->page_fault = false;
     v->rflags = (v->rflags & ~(uint64_t)FLAG_AC) | (c->other_flags & FLAG_AC);
     if ((c->mode & MODE_64) && !vcpu_canonical(address))
         return;
@@ -157,6 +67,8 @@ static void target_find(struct context *c, uint64_t address, unsigned kind, bool
     c->counters.walks++;
     if (!page_walk(v, address, access, &walk, &error)) {
         v->cr2 = cr2;
+        t->page_fault = true;
+        t->error = error;
         return;
     }
     t->gpa = walk.gpa;
@@ -164,8 +76,19 @@ static void target_find(struct context *c, uint64_t address, unsigned kind, bool
         near_mapping_get(c, walk.table[n]);
     const struct near_mapping *m = near_mapping_get(c, walk.gpa);
     t->kind = TARGET_DEVICE;
-    if (m && (!write || m->writable) && !lapic_covers(v, walk.gpa))
-        target_use(c, address, kind, write, write, m, t);
+    if (!m || (write && !m->writable) || lapic_covers(v, walk.gpa))
+        return;
+    // Now that Accessed and Dirty are set and the tables are near, the short walk knows the way.
+    struct trail trail;
+    if (short_walk(c, address, kind, write ? ACCESS_WRITE : 0, &trail) && trail.gpa == walk.gpa) {
+        target_use(c, address, kind, write, &trail, m, t);
+        return;
+    }
+    trail = (struct trail){.dirty = write, .shift = 0};
+    if (walk.page_size > PAGE_SIZE)
+        trail.shift = walk.page_size == GiB ? 30 : walk.page_size == 4 * MiB ? 22 : 21;
+    trail.unknown = true;
+    target_use(c, address, kind, write, &trail, m, t);
 }
 
 bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool write)
@@ -202,6 +125,28 @@ static uint64_t leave_to_interpret(struct context *c, const struct slow_site *si
     c->slow_host = site_rip(c, site);
     c->counters.interpreted_fault++;
     return (uintptr_t)c->translator->thunks.interpret_saved;
+}
+
+// Does an x87 exception wait? It comes before the page fault of the next x87 or MMX instruction.
+static bool x87_pending(const struct context *c)
+{
+    uint16_t status = c->vcpu->xsave.fsw;
+    if (c->vector_loaded)
+        __asm__ volatile("fnstsw %0" : "=a"(status));
+    return status & 0x80;
+}
+
+// A page fault goes straight to the guest's handler where nothing else can come first (misaligned vectors).
+static uint64_t slow_fault(struct context *c, const struct slow_site *site, const struct target *t)
+{
+    if (t->page_fault && site->size < 16 && !x87_pending(c)) {
+        uint64_t go = event_deliver(c, EXCEPTION_PF, t->error, site_rip(c, site));
+        if (go) {
+            c->vcpu->cr2 = c->slow_address; // in long mode: 64-bit code, or below 4 GiB
+            return go;
+        }
+    }
+    return leave_to_interpret(c, site);
 }
 
 static void device_read(struct context *c, uint64_t gpa, uint8_t *to, unsigned size)
@@ -306,8 +251,8 @@ uint64_t translate_slow(struct context *c)
     c->pending.size = site->size;
     switch (t.kind) {
     case TARGET_FAULT:
-        go = leave_to_interpret(c, site);
-        break;
+        foreign_end(c, loaded);
+        return slow_fault(c, site, &t);
     case TARGET_RAM:
         c->slow_host = (uintptr_t)t.host;
         if (atomic_load_explicit(&c->kicked, memory_order_relaxed))
@@ -374,18 +319,43 @@ uint64_t translate_commit(struct context *c)
 
 // ---- Indirect jumps -------------------------------------------------------------------------------------------------
 
+// The block at ADDRESS, if there is one and its page can be met without a fault.
+static struct block *block_near(struct context *c, uint64_t address, uint32_t mode)
+{
+    uint32_t plain = mode & ~(uint32_t)MODE_NOSHARE;
+    const struct fetch_info *i = &c->fetch_info[fetch_slot(address & PAGE_MASK, plain)];
+    uint64_t ram_page = i->ram_page;
+    if (i->page != (address & PAGE_MASK) || i->mode != plain) {
+        bool loaded = foreign_begin(c);
+        bool found = fetch_page(c, address, plain, &ram_page);
+        foreign_end(c, loaded);
+        if (!found)
+            return NULL;
+    }
+    return block_find(c->translator, address, mode, ram_page);
+}
+
 uint64_t translate_lookup(struct context *c, uint64_t address)
 {
     struct translator *t = c->translator;
     c->counters.lookups++;
     c->exit_reason = EXIT_LOOKUP;
-    unsigned slot = fetch_slot(address & PAGE_MASK, c->mode);
-    if (atomic_load(&c->kicked) || c->fetch_info[slot].page != (address & PAGE_MASK) ||
-        c->fetch_info[slot].mode != c->mode)
-        return (uintptr_t)t->thunks.exit_saved;
-    struct block *b = block_find(t, address, c->mode, c->fetch_info[slot].ram_page);
+    struct block *b = atomic_load(&c->kicked) ? NULL : block_near(c, address, c->mode);
     if (!b)
         return (uintptr_t)t->thunks.exit_saved;
     __atomic_store_n(&t->jumps[address & ((1u << JUMP_BITS) - 1)], (uint64_t)(uintptr_t)b->indirect, __ATOMIC_RELAXED);
     return (uintptr_t)b->host;
+}
+
+// A direct link that is not made, or leads to a page that is not mapped as it was.
+uint64_t translate_link(struct context *c)
+{
+    struct translator *t = c->translator;
+    const struct link_site *site = (const struct link_site *)(uintptr_t)c->link_site;
+    c->exit_reason = EXIT_LINK;
+    if (atomic_load(&c->kicked) || !site->check || *(const uint8_t *)(uintptr_t)site->check != LINK_MADE)
+        return (uintptr_t)t->thunks.exit_host;
+    c->counters.page_checks++;
+    struct block *b = block_near(c, c->slow_host, c->mode | (site->noshare ? MODE_NOSHARE : 0));
+    return b ? (uintptr_t)b->host : (uintptr_t)t->thunks.exit_host;
 }

@@ -33,7 +33,7 @@ uint64_t context_flags(const struct context *c)
 }
 
 // All of RFLAGS; RF is dropped.
-static void set_flags(struct context *c, uint64_t flags)
+void set_flags(struct context *c, uint64_t flags)
 {
     set_status_flags(c, flags);
     c->interrupt_flag = flags & FLAG_IF;
@@ -42,8 +42,7 @@ static void set_flags(struct context *c, uint64_t flags)
     c->vcpu->rflags = flags & ~(uint64_t)FLAG_RF;
 }
 
-// Goes on at RIP in whatever mode the vCPU is now.
-static uint64_t go_on(struct context *c, uint64_t rip)
+uint64_t go_on(struct context *c, uint64_t rip)
 {
     struct vcpu *v = c->vcpu;
     uint32_t mode = mode_of(v);
@@ -96,34 +95,11 @@ static uint64_t op_sysret(struct context *c, const struct system_site *site)
     return go_on(c, c->save[SAVE_RCX]);
 }
 
-// Host address of SIZE readable bytes at ADDRESS in one page of plain memory, or NULL.
-static const void *tlb_read(struct context *c, unsigned kind, uint64_t address, unsigned size)
-{
-    const struct fast_entry *e = &c->tlb[fast_table(kind, false)][address >> PAGE_SHIFT & (FAST_SIZE - 1)];
-    if ((address & ~PAGE_MASK) > PAGE_SIZE - size)
-        return NULL;
-    if (e->tag != (address & PAGE_MASK) && !tlb_fill_plain(c, address, kind, false))
-        return NULL;
-    return (const void *)(uintptr_t)(e->host + (address & ~PAGE_MASK));
-}
-
-static bool descriptor_load(struct context *c, uint16_t selector, uint64_t *descriptor)
-{
-    const struct vcpu *v = c->vcpu;
-    if ((selector & 4) || (selector | 7u) > v->gdtr.limit)
-        return false;
-    const uint64_t *d = tlb_read(c, FAST_KERNEL, v->gdtr.base + (selector & ~7u), 8);
-    if (!d)
-        return false;
-    *descriptor = *d;
-    return true;
-}
-
 static uint64_t op_iret(struct context *c, const struct system_site *site)
 {
     struct vcpu *v = c->vcpu;
     uint64_t d;
-    const uint64_t *frame = tlb_read(c, c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL, c->guest_rsp, 40);
+    const uint64_t *frame = tlb_host(c, c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL, c->guest_rsp, 40, false);
     if (site->size != 8 || !frame || v->cpl || (c->other_flags & FLAG_NT))
         return give_up(c, site);
     uint64_t rip = frame[0], flags = frame[2], rsp = frame[3];
@@ -202,9 +178,114 @@ static uint64_t op_tscp(struct context *c, const struct system_site *site)
     return op_tsc(c, site);
 }
 
+// ---- Privileged registers: the architecture's own functions, called in place --------------------------------------
+
+// What they refused is done again by the interpreter, which raises the exception.
+static uint64_t refused(struct context *c, const struct system_site *site)
+{
+    c->vcpu->event_pending = false;
+    return give_up(c, site);
+}
+
+// The mode, or the mapping of the code, may be another one now.
+static uint64_t go_on_after(struct context *c, const struct system_site *site)
+{
+    if (atomic_load_explicit(&c->kicked, memory_order_relaxed))
+        return next(c, site);
+    return go_on(c, site->next);
+}
+
+// Reads end in translated code that takes slow_value: nothing may come between.
+static uint64_t op_read_cr(struct context *c, const struct system_site *site)
+{
+    bool loaded = foreign_begin(c);
+    bool ok = vcpu_read_cr(c->vcpu, site->rep, &c->slow_value);
+    foreign_end(c, loaded);
+    return ok ? site->after : refused(c, site);
+}
+
+static uint64_t op_write_cr(struct context *c, const struct system_site *site)
+{
+    bool loaded = foreign_begin(c);
+    bool ok = vcpu_write_cr(c->vcpu, site->rep, c->slow_value);
+    foreign_end(c, loaded);
+    if (!ok)
+        return refused(c, site);
+    return site->rep == 2 ? next(c, site) : go_on_after(c, site);
+}
+
+static uint64_t op_read_msr(struct context *c, const struct system_site *site)
+{
+    uint64_t value;
+    bool loaded = foreign_begin(c);
+    bool ok = vcpu_read_msr(c->vcpu, (uint32_t)c->save[SAVE_RCX], &value);
+    foreign_end(c, loaded);
+    if (!ok)
+        return refused(c, site);
+    c->save[SAVE_RAX] = (uint32_t)value;
+    c->save[SAVE_RDX] = value >> 32;
+    return next(c, site);
+}
+
+static uint64_t op_write_msr(struct context *c, const struct system_site *site)
+{
+    struct vcpu *v = c->vcpu;
+    uint64_t value = (uint32_t)c->save[SAVE_RAX] | c->save[SAVE_RDX] << 32;
+    bool loaded = foreign_begin(c);
+    bool ok = vcpu_write_msr(v, (uint32_t)c->save[SAVE_RCX], value);
+    foreign_end(c, loaded);
+    if (!ok)
+        return refused(c, site);
+    c->fs_base = v->seg[FS].base;
+    c->gs_base = v->seg[GS].base;
+    return go_on_after(c, site);
+}
+
+static uint64_t op_invlpg(struct context *c, const struct system_site *site)
+{
+    bool loaded = foreign_begin(c);
+    vcpu_flush_page(c->vcpu, c->slow_value);
+    foreign_end(c, loaded);
+    return go_on_after(c, site);
+}
+
+static uint64_t op_read_base(struct context *c, const struct system_site *site)
+{
+    if (!(c->vcpu->cr4 & CR4_FSGSBASE))
+        return give_up(c, site);
+    uint64_t base = site->rep == FS ? c->fs_base : c->gs_base;
+    c->slow_value = site->size == 8 ? base : (uint32_t)base;
+    return site->after;
+}
+
+static uint64_t op_write_base(struct context *c, const struct system_site *site)
+{
+    uint64_t base = site->size == 8 ? c->slow_value : (uint32_t)c->slow_value;
+    if (!(c->vcpu->cr4 & CR4_FSGSBASE) || !vcpu_canonical(base))
+        return give_up(c, site);
+    c->vcpu->seg[site->rep].base = base;
+    if (site->rep == FS)
+        c->fs_base = base;
+    else
+        c->gs_base = base;
+    return next(c, site);
+}
+
 static system_op *const ops[SYSTEM_OPS] = {
-    [SYSTEM_SYSCALL] = op_syscall, [SYSTEM_SYSRET] = op_sysret, [SYSTEM_IRET] = op_iret,      [SYSTEM_POPF] = op_popf,
-    [SYSTEM_TSC] = op_tsc,         [SYSTEM_TSCP] = op_tscp,     [SYSTEM_STRING] = string_run,
+    [SYSTEM_SYSCALL] = op_syscall,
+    [SYSTEM_SYSRET] = op_sysret,
+    [SYSTEM_IRET] = op_iret,
+    [SYSTEM_POPF] = op_popf,
+    [SYSTEM_TSC] = op_tsc,
+    [SYSTEM_TSCP] = op_tscp,
+    [SYSTEM_STRING] = string_run,
+    [SYSTEM_READ_CR] = op_read_cr,
+    [SYSTEM_WRITE_CR] = op_write_cr,
+    [SYSTEM_READ_MSR] = op_read_msr,
+    [SYSTEM_WRITE_MSR] = op_write_msr,
+    [SYSTEM_INVLPG] = op_invlpg,
+    [SYSTEM_READ_BASE] = op_read_base,
+    [SYSTEM_WRITE_BASE] = op_write_base,
 };
 
 uint64_t translate_system_op(struct context *c)

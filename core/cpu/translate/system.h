@@ -13,6 +13,13 @@ enum system_op_number {
     SYSTEM_TSC,
     SYSTEM_TSCP,
     SYSTEM_STRING,
+    SYSTEM_READ_CR,  // rep: which; these and the next read into or write from slow_value
+    SYSTEM_WRITE_CR,
+    SYSTEM_READ_MSR,
+    SYSTEM_WRITE_MSR,
+    SYSTEM_INVLPG,
+    SYSTEM_READ_BASE, // rep: FS or GS
+    SYSTEM_WRITE_BASE,
     SYSTEM_OPS,
 };
 
@@ -22,7 +29,7 @@ struct system_site {
     uint8_t op;     // enum system_op_number
     uint8_t size;   // operand size in bytes
     uint8_t opcode; // string instructions
-    uint8_t rep;    // 0, F2, F3
+    uint8_t rep;    // 0, F2, F3; or a register's number
     uint64_t rip, next;
 } __attribute__((packed));
 

@@ -84,12 +84,7 @@ static void emit_exit(struct emitter *e, struct thunks *t)
     uint8_t *over = emit_jmp_forward(e);
     t->interpret_host = emit_here(e);
     emit_store_imm32(e, EXIT_INTERPRET, MEM_CONTEXT(exit_reason));
-    uint8_t *over2 = emit_jmp_forward(e);
-    t->link = emit_here(e);
-    emit_store_imm32(e, EXIT_LINK, MEM_CONTEXT(exit_reason));
-    emit_store(e, HOST_T, MEM_CONTEXT(link_site));
     emit_patch(e, over);
-    emit_patch(e, over2);
     t->exit_host = emit_here(e);
     emit_store(e, HOST_RSP, MEM_CONTEXT(guest_rsp));
     emit_load(e, HOST_RSP, MEM_CONTEXT(host_rsp));
@@ -173,6 +168,7 @@ static void emit_slow(struct emitter *e, struct thunks *t)
     emit_call_c(e, t, (uintptr_t)translate_slow);
     t->slow_return = emit_here(e);
     emit_mov_reg(e, HOST_T, HOST_RAX);
+    emit_flags_from_saved(e); // for the handler of an exception; the way back into a check has none in the host
     emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
     emit_restore_registers(e);
     emit_op_reg(e, 0, 0xff, 4, HOST_T);
@@ -204,6 +200,24 @@ static void emit_lookup(struct emitter *e, struct thunks *t)
     emit_call_c(e, t, (uintptr_t)translate_lookup);
     emit_mov_reg(e, HOST_T, HOST_RAX);
     emit_flags_from_saved(e);
+    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
+    emit_restore_registers(e);
+    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+}
+
+// Host flags are the guest's and stay.
+static void emit_link_miss(struct emitter *e, struct thunks *t)
+{
+    t->link = emit_here(e);
+    emit_store(e, HOST_A, MEM_CONTEXT(slow_host));
+    emit_store(e, HOST_T, MEM_CONTEXT(link_site));
+    emit_save_registers(e);
+    emit8(e, 0x9c); // pushfq
+    emit_alu_imm(e, EMIT_W, 5, HOST_RSP, 8);
+    emit_call_c(e, t, (uintptr_t)translate_link);
+    emit_alu_imm(e, EMIT_W, 0, HOST_RSP, 8);
+    emit8(e, 0x9d); // popfq
+    emit_mov_reg(e, HOST_T, HOST_RAX);
     emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
     emit_restore_registers(e);
     emit_op_reg(e, 0, 0xff, 4, HOST_T);
@@ -247,6 +261,7 @@ void thunks_emit(struct translator *t)
     emit_slow(&e, &t->thunks);
     emit_commit(&e, &t->thunks);
     emit_lookup(&e, &t->thunks);
+    emit_link_miss(&e, &t->thunks);
     emit_system(&e, &t->thunks);
     emit_vector(&e, &t->thunks);
     t->thunks.return_end = emit_here(&e);

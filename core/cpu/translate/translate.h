@@ -37,10 +37,19 @@ static inline unsigned fast_table(unsigned kind, bool write)
     return kind * 2 + write;
 }
 
+// Low bits of context.tlb_ram.
+enum {
+    TLB_GLOBAL = 1 << 0, // stays when CR3 is loaded
+    TLB_LARGE = 1 << 1,  // a piece of a page of 2 or 4 MiB
+    TLB_HUGE = 1 << 2,   // of one of 1 GiB
+    TLB_NOTED = 4,       // shift of 1 + index in the space's list of pages; 0: not there
+};
+
 #define FETCH_BITS 12
 #define FETCH_SIZE (1u << FETCH_BITS)
 
-#define FILL_LOG 256
+#define FILL_LOG  256
+#define FETCH_LOG 128
 
 // ---- Modes: everything that changes what code means -----------------------------------------------------------------
 
@@ -76,6 +85,9 @@ enum mode_bit {
     X(cache_flushes, "code cache flushes")                                                                             \
     X(fills, "TLB entries filled")                                                                                     \
     X(shadow_hits, "TLB fills served by shadow tables")                                                                \
+    X(space_switches, "address space switches")                                                                        \
+    X(space_news, "address spaces met for the first time, or again too late")                                         \
+    X(space_stale, "shadowed pages whose tables had changed")                                                          \
     X(short_walks, "TLB fills by the short walk")                                                                      \
     X(walks, "TLB fills by the full guest table walk")                                                                 \
     X(flushes, "TLB flushes")                                                                                          \
@@ -88,6 +100,7 @@ enum mode_bit {
     X(interpreted, "instructions given to the interpreter")                                                            \
     X(interpreted_mode, "interpreter slices for modes that are not translated")                                        \
     X(interpreted_fault, "instructions interpreted for their fault")                                                   \
+    X(delivered, "page faults delivered without the interpreter")                                                     \
     X(system, "system instructions served without the interpreter")                                                    \
     X(strings, "string operations")                                                                                    \
     X(interpreted_string, "string operations given to the interpreter")                                                \
@@ -119,6 +132,8 @@ struct near_mapping {
     uint64_t ram_offset;
     bool writable;
 };
+
+struct space;
 
 // One per vCPU, in the arena; its own thread's, except `kicked`. Hot members first.
 struct context {
@@ -155,15 +170,22 @@ struct context {
     uint64_t generation; // of the code cache that `fetch` and the links refer to
     uint8_t bounce[4096 + 128] __attribute__((aligned(64)));
     uint32_t fetch[FETCH_SIZE]; // ids of pages that are mapped as they were when their code was translated
-    struct {
+    struct fetch_info {
         uint64_t page;
-        uint32_t mode, id;
+        uint32_t mode;
+        bool global;
         uint64_t ram_page;
     } fetch_info[FETCH_SIZE];
     struct fast_entry tlb[FAST_TABLES][FAST_SIZE] __attribute__((aligned(64)));
-    uint64_t tlb_ram[FAST_TABLES][FAST_SIZE]; // ram offset of each entry's page
-    uint16_t fill_log[FAST_TABLES][FILL_LOG];
-    uint32_t fill_count[FAST_TABLES];
+    uint64_t tlb_ram[FAST_TABLES][FAST_SIZE]; // ram offset of each entry's page, and TLB_* flags; UINT64_MAX: empty
+    uint16_t fill_log[FAST_TABLES][FILL_LOG]; // slots of entries that are not global
+    uint32_t fill_count[FAST_TABLES];         // more than FILL_LOG: any slot
+    uint16_t fetch_log[FETCH_LOG];            // the same for fetch
+    uint32_t fetch_count;
+    uint64_t large_filter[4]; // bits of the large pages that the TLB may hold pieces of
+    bool huge_filled;
+    struct space *space, *spaces; // the present one, or NULL; all
+    uint32_t space_generation;
     struct translate_counters counters;
 };
 
@@ -228,6 +250,8 @@ struct slow_site {
     uint8_t flags_after; // enum flags_place
     uint32_t block;      // index
 } __attribute__((packed));
+
+#define LINK_MADE 0x65 // first byte of a page check that was filled in
 
 struct link_site {
     uint32_t field; // executable address of the rel32 to patch
@@ -329,26 +353,90 @@ void link_make(struct translator *t, const struct link_site *site, struct block 
 // thunks.c
 void thunks_emit(struct translator *t);
 
-// slow.c
+// tlb.c
+static inline uint64_t invalid_tag(unsigned slot)
+{
+    return (uint64_t)(slot ^ 1) << PAGE_SHIFT; // no address of this slot has it
+}
+// One entry; FLAGS: TLB_*. Logged if it is not global.
+void tlb_set(struct context *c, unsigned table, uint64_t page, uint64_t ram_page, unsigned flags);
+struct trail;
+// PAGE leads to RAM_PAGE by TRAIL. WRITE: the access that missed; its table gets the page. The other table gets it too
+// where it is allowed (WRITABLE) and its slot is empty.
+void tlb_fill(struct context *c, unsigned kind, uint64_t page, uint64_t ram_page, bool write, bool writable,
+              const struct trail *trail);
 void tlb_flush(struct context *c);
+void tlb_flush_space(struct context *c); // all but global entries
+void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, uint32_t id, uint64_t ram_page,
+               bool global);
+void fetch_flush(struct context *c);
+// The TLB may hold a piece of the page of 2^SHIFT bytes at PAGE.
+void large_note(struct context *c, uint64_t page, unsigned shift);
 void tlb_flush_page(struct context *c, uint64_t address);
 void tlb_revoke(struct context *c, uint64_t ram_offset);
+
+// slow.c
 uint64_t translate_slow(struct context *c);
 uint64_t translate_commit(struct context *c);
 uint64_t translate_lookup(struct context *c, uint64_t address);
+uint64_t translate_link(struct context *c);
 
 // Fills the entry of ADDRESS if it is plain memory and allowed. False: leave it to the interpreter.
 bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool write);
 
 // walk.c
+// What a short walk met: the entries above the leaf, and the leaf in its table.
+struct trail {
+    const void *upper[3]; // host addresses
+    uint64_t upper_value[3];
+    unsigned uppers;
+    const void *table; // host address
+    uint64_t leaf;
+    uint8_t shift; // of the leaf's index: 12, 21, 22, 30; 0: paging is off
+    bool narrow;   // entries of 4 bytes
+    bool global;
+    bool dirty;   // may be written without another walk
+    bool unknown; // page_walk() found it: only SHIFT and DIRTY hold
+    uint64_t gpa;
+};
 const struct near_mapping *near_mapping_find(struct context *c, uint64_t gpa);
 const struct near_mapping *near_mapping_get(struct context *c, uint64_t gpa);
 void near_mappings_drop(struct context *c);
-bool short_walk(struct context *c, uint64_t address, unsigned kind, bool write, uint64_t *gpa, bool *dirty);
+// ACCESS: ACCESS_WRITE, ACCESS_FETCH or 0. False: not decided, page_walk() knows.
+bool short_walk(struct context *c, uint64_t address, unsigned kind, unsigned access, struct trail *trail);
+
+// shadow.c
+void spaces_init(struct context *c);
+void spaces_free(struct context *c);
+void spaces_forget(struct context *c);      // what walks mean has changed
+void spaces_forget_code(struct context *c); // page ids are not valid any more
+// CR3 was loaded: what is not global leaves the TLB, what the new space had and still has comes back.
+void space_switch(struct context *c);
+// PAGE, which is not global, is in the tables of KIND that are set in USE (1: reads, 2: writes). TRAIL leads to it; its
+// DIRTY: may be written but for tracking.
+void space_note(struct context *c, unsigned kind, uint64_t page, unsigned use, const struct trail *trail);
+void space_note_fetch(struct context *c, unsigned slot, const struct trail *trail);
+static inline uint64_t trail_entry(const void *table, uint64_t index, bool narrow)
+{
+    return narrow ? __atomic_load_n((const uint32_t *)table + index, __ATOMIC_RELAXED)
+                  : __atomic_load_n((const uint64_t *)table + index, __ATOMIC_RELAXED);
+}
 
 // system.c
 uint64_t translate_system_op(struct context *c);
 uint32_t mode_of(const struct vcpu *v);
+// Goes on at RIP in whatever mode the vCPU is now; flags are in the saved copy.
+uint64_t go_on(struct context *c, uint64_t rip);
+void set_flags(struct context *c, uint64_t flags); // all of RFLAGS; RF is dropped
+
+// deliver.c
+// Host address of SIZE bytes at ADDRESS in one page of plain memory, or NULL.
+void *tlb_host(struct context *c, unsigned kind, uint64_t address, unsigned size, bool write);
+// A descriptor of the GDT. False: leave it to the interpreter.
+bool descriptor_load(struct context *c, uint16_t selector, uint64_t *descriptor);
+// Delivers an exception in long mode out of translated code: fault at RIP, flags in the saved copy. 0: not the plain
+// case, nothing has changed; else where to go on.
+uint64_t event_deliver(struct context *c, unsigned vector, int64_t error, uint64_t rip);
 
 // run.c
 void context_load(struct context *c);  // from struct vcpu

@@ -167,6 +167,79 @@ static bool translate_mov_segment(struct compiler *c)
     return true;
 }
 
+// An operation of system.c on a register NUMBER that reads into a general register through slow_value.
+static void emit_read(struct compiler *c, unsigned op, unsigned size, unsigned number, unsigned guest)
+{
+    emit_system(c, op, size);
+    c->stubs[c->stub_count - 1].rep = (uint8_t)number;
+    unsigned to = guest < 13 ? guest : HOST_A;
+    emit_load(&c->e, to, MEM_CONTEXT(slow_value));
+    store_guest(c, guest, to);
+}
+
+static void emit_write(struct compiler *c, unsigned op, unsigned size, unsigned number, unsigned guest)
+{
+    emit_store(&c->e, guest_to_host(c, guest, HOST_A), MEM_CONTEXT(slow_value));
+    emit_system(c, op, size);
+    c->stubs[c->stub_count - 1].rep = (uint8_t)number;
+}
+
+static bool translate_cr(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    bool allowed = i->reg == 0 || (i->reg >= 2 && i->reg <= 4) || i->reg == 8;
+    if (!(c->mode & MODE_CPL0) || c->bits != 64 || i->map != 1 || i->mod != 3 || !allowed || i->lock)
+        return false;
+    if (i->opcode == 0x20)
+        emit_read(c, SYSTEM_READ_CR, 8, i->reg, i->rm);
+    else if (i->opcode == 0x22)
+        emit_write(c, SYSTEM_WRITE_CR, 8, i->reg, i->rm);
+    else
+        return false;
+    if (i->opcode == 0x22 && i->reg != 2)
+        c->ended = true;
+    return true;
+}
+
+static bool translate_msr(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    if (!(c->mode & MODE_CPL0) || i->map != 1 || (i->opcode != 0x30 && i->opcode != 0x32))
+        return false;
+    emit_system(c, i->opcode == 0x30 ? SYSTEM_WRITE_MSR : SYSTEM_READ_MSR, 0);
+    if (i->opcode == 0x30)
+        c->ended = true;
+    return true;
+}
+
+static bool translate_invlpg(struct compiler *c)
+{
+    if (!(c->mode & MODE_CPL0) || c->bits != 64 || decode_address_size(&c->i->insn) != 8)
+        return false;
+    flags_need_saved(c);
+    c->host_valid = false;
+    c->clobbered = true;
+    emit_address(c);
+    emit_store(&c->e, HOST_A, MEM_CONTEXT(slow_value));
+    emit_system(c, SYSTEM_INVLPG, 8);
+    c->ended = true;
+    return true;
+}
+
+// RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE
+static bool translate_base(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    if (c->bits != 64 || i->opcode != 0xae || i->mod != 3 || (i->reg & 7) > 3)
+        return false;
+    unsigned size = i->w ? 8 : 4, which = i->reg & 1 ? GS : FS;
+    if (i->reg & 2)
+        emit_write(c, SYSTEM_WRITE_BASE, size, which, i->rm);
+    else
+        emit_read(c, SYSTEM_READ_BASE, size, which, i->rm);
+    return true;
+}
+
 bool translate_system(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
@@ -203,6 +276,14 @@ bool translate_system(struct compiler *c)
         emit_system(c, SYSTEM_IRET, 8);
         c->ended = true;
         return true;
+    case FACT_MOV_CR:
+        return translate_cr(c);
+    case FACT_MSR:
+        return translate_msr(c);
+    case FACT_INVLPG:
+        return translate_invlpg(c);
+    case FACT_FSGSBASE:
+        return translate_base(c);
     case FACT_RDTSC:
         emit_system(c, i->modrm == 0xf9 ? SYSTEM_TSCP : SYSTEM_TSC, 0);
         return true;

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The inline TLB's upkeep: filling, and taking away what guests invalidate. Built without vector registers.
+#include "core/cpu/translate/system.h"
+
+#pragma GCC target("general-regs-only")
+
+static void entry_clear(struct context *c, unsigned table, unsigned slot)
+{
+    c->tlb[table][slot].tag = invalid_tag(slot);
+    c->tlb_ram[table][slot] = UINT64_MAX;
+}
+
+static void table_flush(struct context *c, unsigned table, bool global)
+{
+    if (!global && c->fill_count[table] <= FILL_LOG) {
+        for (unsigned n = 0; n < c->fill_count[table]; n++) {
+            unsigned slot = c->fill_log[table][n];
+            if (!(c->tlb_ram[table][slot] & TLB_GLOBAL)) // an empty one has all flags
+                entry_clear(c, table, slot);
+        }
+    } else {
+        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
+            if (global || !(c->tlb_ram[table][slot] & TLB_GLOBAL))
+                entry_clear(c, table, slot);
+    }
+    c->fill_count[table] = 0;
+}
+
+static void fetch_clear(struct context *c, unsigned slot)
+{
+    c->fetch[slot] = 0;
+    c->fetch_info[slot].page = 1;
+    c->fetch_info[slot].global = false;
+}
+
+void fetch_flush(struct context *c)
+{
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        fetch_clear(c, n);
+    c->fetch_count = 0;
+}
+
+void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, uint32_t id, uint64_t ram_page,
+               bool global)
+{
+    struct fetch_info *i = &c->fetch_info[slot];
+    c->fetch[slot] = id;
+    i->page = page;
+    i->mode = mode;
+    i->global = global;
+    i->ram_page = ram_page;
+    if (global)
+        return;
+    if (c->fetch_count < FETCH_LOG)
+        c->fetch_log[c->fetch_count] = (uint16_t)slot;
+    if (c->fetch_count <= FETCH_LOG)
+        c->fetch_count++;
+}
+
+void tlb_flush(struct context *c)
+{
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        table_flush(c, table, true);
+    fetch_flush(c);
+    near_mappings_drop(c);
+    for (unsigned n = 0; n < G_N_ELEMENTS(c->large_filter); n++)
+        c->large_filter[n] = 0;
+    c->huge_filled = false;
+    spaces_forget(c);
+    c->counters.flushes++;
+}
+
+void tlb_flush_space(struct context *c)
+{
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        table_flush(c, table, false);
+    if (c->fetch_count <= FETCH_LOG) {
+        for (unsigned n = 0; n < c->fetch_count; n++)
+            if (!c->fetch_info[c->fetch_log[n]].global)
+                fetch_clear(c, c->fetch_log[n]);
+    } else {
+        for (unsigned n = 0; n < FETCH_SIZE; n++)
+            if (!c->fetch_info[n].global)
+                fetch_clear(c, n);
+    }
+    c->fetch_count = 0;
+}
+
+static unsigned large_bit(uint64_t address)
+{
+    return (address >> 21 ^ address >> 29) & 255;
+}
+
+void large_note(struct context *c, uint64_t page, unsigned shift)
+{
+    unsigned bit = large_bit(page);
+    if (shift <= 12)
+        return;
+    c->huge_filled |= shift == 30;
+    c->large_filter[bit >> 6] |= BIT(bit & 63);
+    if (shift == 22) { // either half
+        bit = large_bit(page ^ BIT(21));
+        c->large_filter[bit >> 6] |= BIT(bit & 63);
+    }
+}
+
+// INVLPG of a large page takes away every piece of it.
+static void flush_pieces(struct context *c, uint64_t address)
+{
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        for (unsigned slot = 0; slot < FAST_SIZE; slot++) {
+            uint64_t ram = c->tlb_ram[table][slot];
+            if (ram == UINT64_MAX || !(ram & (TLB_LARGE | TLB_HUGE)))
+                continue;
+            uint64_t size = ram & TLB_HUGE ? GiB : 4 * MiB;
+            if (((c->tlb[table][slot].tag ^ address) & ~(size - 1)) == 0)
+                entry_clear(c, table, slot);
+        }
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        if (((c->fetch_info[n].page ^ address) & ~(GiB - 1)) == 0)
+            fetch_clear(c, n);
+}
+
+void tlb_flush_page(struct context *c, uint64_t address)
+{
+    unsigned slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
+    uint64_t page = address & PAGE_MASK;
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        entry_clear(c, table, slot);
+    static const uint32_t modes[] = {MODE_USER, 0, MODE_AC};
+    for (unsigned n = 0; n < G_N_ELEMENTS(modes); n++)
+        if (c->fetch_info[fetch_slot(page, modes[n])].page == page)
+            fetch_clear(c, fetch_slot(page, modes[n]));
+    unsigned bit = large_bit(address);
+    if (c->huge_filled || (c->large_filter[bit >> 6] >> (bit & 63) & 1))
+        flush_pieces(c, address);
+}
+
+void tlb_revoke(struct context *c, uint64_t ram_offset)
+{
+    ram_offset &= PAGE_MASK;
+    for (unsigned kind = 0; kind < FAST_KINDS; kind++) {
+        unsigned table = fast_table(kind, true);
+        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
+            if ((c->tlb_ram[table][slot] & PAGE_MASK) == ram_offset)
+                entry_clear(c, table, slot);
+    }
+    c->counters.revocations++;
+}
+
+void tlb_set(struct context *c, unsigned table, uint64_t page, uint64_t ram_page, unsigned flags)
+{
+    unsigned slot = page >> PAGE_SHIFT & (FAST_SIZE - 1);
+    struct fast_entry *e = &c->tlb[table][slot];
+    if (!(flags & TLB_GLOBAL)) {
+        if (c->fill_count[table] < FILL_LOG)
+            c->fill_log[table][c->fill_count[table]] = (uint16_t)slot;
+        if (c->fill_count[table] <= FILL_LOG)
+            c->fill_count[table]++;
+    }
+    e->tag = page;
+    e->host = (uint64_t)(uintptr_t)c->vcpu->set->host.ram->host + ram_page;
+    c->tlb_ram[table][slot] = ram_page | flags;
+}
+
+void tlb_fill(struct context *c, unsigned kind, uint64_t page, uint64_t ram_page, bool write, bool writable,
+              const struct trail *trail)
+{
+    unsigned slot = page >> PAGE_SHIFT & (FAST_SIZE - 1), flags = trail->global ? TLB_GLOBAL : 0, use = 0;
+    if (trail->shift > 12) {
+        flags |= trail->shift == 30 ? TLB_HUGE : TLB_LARGE;
+        large_note(c, page, trail->shift);
+    }
+    for (unsigned n = 0; n < 2; n++) {
+        unsigned table = fast_table(kind, n);
+        uint64_t tag = c->tlb[table][slot].tag, old = c->tlb_ram[table][slot];
+        bool same = tag == page && (old & PAGE_MASK) == ram_page;
+        if (n && !writable) {
+            if (tag == page && !same)
+                entry_clear(c, table, slot);
+        } else if (n == write || tag == page || tag == invalid_tag(slot)) {
+            // It keeps its place in the space's list.
+            unsigned noted = same && !(old & TLB_GLOBAL) ? old & ~PAGE_MASK & ~(BIT(TLB_NOTED) - 1) : 0;
+            tlb_set(c, table, page, ram_page, flags | noted);
+            use |= 1u << n;
+        }
+    }
+    if (trail->shift && !trail->global && !trail->unknown)
+        space_note(c, kind, page, use, trail);
+    c->counters.fills++;
+}
+
