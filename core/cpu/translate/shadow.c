@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Shadow address spaces: what the TLB knew of an address space stays known when CR3 moves on, and comes back with it.
 //
-// Each vCPU keeps, per CR3, a list of the pages that it used lately: guest page -> ram offset, rights, the leaf entry it
-// came from, and the table entries above it. Loading CR3 must make every earlier write to the tables visible (SDM vol.
-// 3, 5.10.4). So the list is *compared with the tables* when its space comes back: the entries above the leaves once per
-// table, then one 8-byte compare per page; what is unchanged is put into the TLB straight away, what changed is
-// forgotten and walked again when it is used. That gives exactly what a new walk of each page would give, whoever
+// Each vCPU keeps, per CR3, a list of the pages that it used lately: guest page -> ram offset, rights, the leaf entry
+// it came from, and the table entries above it. Loading CR3 must make every earlier write to the tables visible (SDM
+// vol. 3, 5.10.4). So the list is *compared with the tables* when its space comes back: the entries above the leaves
+// once per table, then one 8-byte compare per page; what is unchanged is put into the TLB straight away, what changed
+// is forgotten and walked again when it is used. That gives exactly what a new walk of each page would give, whoever
 // changed the tables (another vCPU, a device, this one), and for any reuse of a table's memory.
 //
 // Why no write tracking of table pages: until CR3 is loaded or INVLPG runs, a TLB may be stale, so a write to a table

@@ -189,4 +189,3 @@ void tlb_fill(struct context *c, unsigned kind, uint64_t page, uint64_t ram_page
         space_note(c, kind, page, use, trail);
     c->counters.fills++;
 }
-

@@ -86,7 +86,7 @@ enum mode_bit {
     X(fills, "TLB entries filled")                                                                                     \
     X(shadow_hits, "TLB fills served by shadow tables")                                                                \
     X(space_switches, "address space switches")                                                                        \
-    X(space_news, "address spaces met for the first time, or again too late")                                         \
+    X(space_news, "address spaces met for the first time, or again too late")                                          \
     X(space_stale, "shadowed pages whose tables had changed")                                                          \
     X(short_walks, "TLB fills by the short walk")                                                                      \
     X(walks, "TLB fills by the full guest table walk")                                                                 \
@@ -100,7 +100,7 @@ enum mode_bit {
     X(interpreted, "instructions given to the interpreter")                                                            \
     X(interpreted_mode, "interpreter slices for modes that are not translated")                                        \
     X(interpreted_fault, "instructions interpreted for their fault")                                                   \
-    X(delivered, "page faults delivered without the interpreter")                                                     \
+    X(delivered, "page faults delivered without the interpreter")                                                      \
     X(system, "system instructions served without the interpreter")                                                    \
     X(strings, "string operations")                                                                                    \
     X(interpreted_string, "string operations given to the interpreter")                                                \

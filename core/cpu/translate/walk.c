@@ -116,8 +116,8 @@ static bool walk_tables(struct context *c, uint64_t address, struct trail *t, ui
             t->table = host;
             break;
         }
-        t->upper[t->uppers] = t->narrow ? (const void *)((const uint32_t *)host + index)
-                                        : (const void *)((const uint64_t *)host + index);
+        t->upper[t->uppers] =
+            t->narrow ? (const void *)((const uint32_t *)host + index) : (const void *)((const uint64_t *)host + index);
         t->upper_value[t->uppers++] = e;
         table = e & PTE_FRAME;
     }
