@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "core/monitor_vnc.h"
+#include "core/screen/clipboard.h"
 #include "ui/vnc/vnc.h"
 
 #include <string.h>
@@ -11,14 +12,30 @@ struct monitor_vnc {
     struct vnc_server *server; // NULL: off
 };
 
+// A viewer's text; on the server's thread.
+static void clipboard_to(void *opaque, const char *text)
+{
+    struct monitor_vnc *vnc = opaque;
+    clipboard_to_guest(vnc->machine->clipboard, text);
+}
+
+// The guest's text; machine lock held.
+static void clipboard_from(void *opaque, const char *text)
+{
+    vnc_server_set_clipboard(opaque, text);
+}
+
 bool monitor_vnc_start(struct monitor_vnc *vnc, const char *where, const char *password_file, GError **error)
 {
     if (vnc->server) {
         g_set_error_literal(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "VNC is on already: stop it first");
         return false;
     }
-    struct vnc_options options = {.where = where, .password_file = password_file, .name = vnc->name};
+    struct vnc_options options = {
+        .where = where, .password_file = password_file, .name = vnc->name, .clipboard = clipboard_to, .opaque = vnc};
     vnc->server = vnc_server_new(vnc->machine->screen, vnc->machine->input, &options, error);
+    if (vnc->server)
+        clipboard_add_listener(vnc->machine->clipboard, clipboard_from, vnc->server);
     return vnc->server != NULL;
 }
 
@@ -30,6 +47,8 @@ static bool start(void *opaque, const char *address, const char *password_file, 
 static void stop(void *opaque)
 {
     struct monitor_vnc *vnc = opaque;
+    if (vnc->server)
+        clipboard_remove_listener(vnc->machine->clipboard, clipboard_from, vnc->server);
     vnc_server_free(g_steal_pointer(&vnc->server));
 }
 

@@ -45,7 +45,8 @@
     row(piix3_ide) \
     row(virtio_blk) \
     row(virtio_rng) \
-    row(virtio_console)
+    row(virtio_console) \
+    row(virtio_agent)
 
 #define NET(row) \
     row(virtio_net) \

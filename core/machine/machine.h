@@ -65,6 +65,7 @@ struct isa_bus;
 struct pci_bus;
 struct screen;
 struct input;
+struct clipboard;
 struct fw_cfg;
 struct drive;
 struct nic;
@@ -79,6 +80,7 @@ struct machine {
     struct pci_bus *pci;
     struct screen *screen;   // core/screen
     struct input *input;     // core/screen
+    struct clipboard *clipboard; // core/screen
     struct fw_cfg *fw_cfg;
     struct irq isa_irq[16];  // connected by the chipset: 8259A and I/O APIC
     struct irq gsi[24];

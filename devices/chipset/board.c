@@ -3,6 +3,7 @@
 #include "core/cpu/lapic.h"
 #include "core/machine/drive.h"
 #include "core/machine/options.h"
+#include "core/screen/clipboard.h"
 #include "core/screen/input.h"
 #include "core/screen/surface.h"
 #include "devices/char/backend.h"
@@ -522,6 +523,7 @@ struct machine *machine_new(const struct machine_options *options, GError **erro
     machine->board->acpi = acpi_tables_new(options->cpus);
     machine->screen = screen_new(&machine->lock);
     machine->input = input_new(&machine->lock);
+    machine->clipboard = clipboard_new(&machine->lock);
     bool done = add_processors(machine, options, error) && add_chipset(machine, options, error) &&
                 add_characters(machine, options, error) && add_peripherals(machine, options, error) &&
                 add_firmware(machine, options, error) && add_boot(machine, options, error);
@@ -540,7 +542,9 @@ void machine_free(struct machine *machine)
     struct board *board = machine->board;
     struct screen *screen = machine->screen;
     struct input *input = machine->input;
+    struct clipboard *clipboard = machine->clipboard;
     machine_destroy(machine);
+    clipboard_free(clipboard);
     input_free(input);
     screen_free(screen);
     acpi_tables_free(board->acpi);

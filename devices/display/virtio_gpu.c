@@ -326,7 +326,9 @@ static enum response transfer_2d(struct virtio_gpu *gpu, const struct request *r
     struct rectangle r = take_rectangle(body);
     uint64_t offset = load_le(body + 16, 8);
     struct resource *resource = gpu_find(gpu, load_le(body + 24, 4));
-    if (!resource || resource->blob || !resource->pieces)
+    if (resource && resource->blob)
+        return OK_NODATA; // there is nothing to transfer, but Linux does it all the same
+    if (!resource || !resource->pieces)
         return ERROR_RESOURCE;
     if (!inside(&r, resource->width, resource->height) || offset > MEMORY_MAX)
         return ERROR_PARAMETER;
