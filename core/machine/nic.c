@@ -10,6 +10,8 @@
 #define QUEUE_BYTES  (16 * MiB)
 #define QUEUE_ROOM   512u // from here on the network is not read
 #define MILLISECOND  1000000ll
+#define POLL_MAX     1000 // milliseconds that the network's thread sleeps at most
+#define LOCK_TRIES   200u // for a lock that is held for a register access
 
 // ---- Queues and the cable ---------------------------------------------------------------------------------------
 
@@ -108,48 +110,205 @@ static struct nic_frame *frame_new(size_t length)
     return frame;
 }
 
-static void capture(struct nic *nic, bool from_guest, const struct nic_frame *frame)
+static void capture(struct nic *nic, bool from_guest, const uint8_t *data, size_t length)
 {
     if (nic->capture)
-        capture_frame(nic->capture, clock_wall(nic->machine->clock), from_guest, frame->data, frame->length);
+        capture_frame(nic->capture, clock_wall(nic->machine->clock), from_guest, data, length);
+}
+
+// ---- The straight way: no thread in between ----------------------------------------------------------------------
+//
+// Waking another thread takes longer than most frames do. Whoever has a frame carries it over by himself where nothing
+// is in its way: no shape of the cable, no frame before it, and every lock free. No lock is ever waited for here (a
+// vCPU's thread may not, and the holder may be waiting for us); otherwise the frame is queued for the network's thread.
+
+// Lock held.
+static bool shapeless(const struct nic *nic)
+{
+    return !nic->shape.rate && !nic->shape.delay && !nic->shape.jitter && !nic->shape.loss;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static bool client_trylock(struct nic *nic)
+{
+    if (nic->client->lockless)
+        return true;
+    for (unsigned tries = 0; tries < LOCK_TRIES; tries++) {
+        if (g_rec_mutex_trylock(&nic->machine->lock))
+            return true;
+        relax();
+    }
+    return false;
+}
+
+static void client_unlock(struct nic *nic)
+{
+    if (!nic->client->lockless)
+        g_rec_mutex_unlock(&nic->machine->lock);
+}
+
+// Deliver lock and the client's held. False: it was not even tried.
+static bool receive_straight_locked(struct nic *nic, const uint8_t *data, size_t length)
+{
+    g_mutex_lock(&nic->lock);
+    bool possible = nic->running && nic->link && !nic->stalled && !nic->to_guest.first && shapeless(nic);
+    nic->stalled |= possible; // unless it is taken; nic_resume() meanwhile clears it
+    g_mutex_unlock(&nic->lock);
+    if (!possible)
+        return false;
+    bool taken = nic->client->receive(nic->client_opaque, data, length);
+    g_mutex_lock(&nic->lock);
+    if (taken) {
+        nic->stalled = false;
+        nic->received++;
+        nic->received_bytes += length;
+        capture(nic, false, data, length);
+    }
+    g_mutex_unlock(&nic->lock);
+    return taken;
+}
+
+static bool receive_straight(struct nic *nic, const uint8_t *data, size_t length)
+{
+    bool done = false;
+    if (!nic->client || !client_trylock(nic))
+        return false;
+    if (g_mutex_trylock(&nic->deliver_lock)) {
+        done = receive_straight_locked(nic, data, length);
+        g_mutex_unlock(&nic->deliver_lock);
+    }
+    client_unlock(nic);
+    return done;
+}
+
+void nic_receive(struct nic *nic, const uint8_t *data, size_t length)
+{
+    uint8_t padded[NIC_FRAME_MIN] = {0};
+    if (length < NIC_HEADER || length > NIC_FRAME_MAX)
+        return;
+    if (length < NIC_FRAME_MIN) {
+        memcpy(padded, data, length);
+        data = padded;
+        length = NIC_FRAME_MIN;
+    }
+    if (receive_straight(nic, data, length))
+        return;
+    struct nic_frame *frame = frame_new(length);
+    memcpy(frame->data, data, length);
+    g_mutex_lock(&nic->lock);
+    enqueue(nic, &nic->to_guest, frame);
+    g_mutex_unlock(&nic->lock);
+    if (g_thread_self() == nic->thread)
+        atomic_store(&nic->awake, true); // it looks at the queue before it sleeps
+    else
+        wake(nic);
+}
+
+bool nic_guest_takes_large(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    bool large = shapeless(nic) && nic->client && nic->client->takes_large;
+    g_mutex_unlock(&nic->lock);
+    return large && nic->client->takes_large(nic->client_opaque);
+}
+
+// One frame in one piece; GATHERED is NIC_FRAME_MAX bytes.
+static const uint8_t *flatten(const struct iovec *iov, unsigned count, uint8_t *gathered)
+{
+    if (count == 1)
+        return iov->iov_base;
+    size_t at = 0;
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(gathered + at, iov[i].iov_base, iov[i].iov_len);
+        at += iov[i].iov_len;
+    }
+    return gathered;
+}
+
+// Lock held. The frame leaves the card.
+static void note_sent(struct nic *nic, const uint8_t *data, size_t length)
+{
+    nic->sent++;
+    nic->sent_bytes += length;
+    nic_addresses_note(&nic->addresses, data, length);
+    capture(nic, true, data, length);
+}
+
+static bool send_straight(struct nic *nic, const struct iovec *iov, unsigned count, size_t length)
+{
+    if (!g_mutex_trylock(&nic->backend_lock))
+        return false;
+    g_mutex_lock(&nic->lock);
+    bool possible = nic->running && nic->link && !nic->to_network.first && shapeless(nic);
+    g_mutex_unlock(&nic->lock);
+    if (possible) {
+        const uint8_t *data = flatten(iov, count, nic->gathered);
+        g_mutex_lock(&nic->lock);
+        note_sent(nic, data, length);
+        g_mutex_unlock(&nic->lock);
+        nic->backend->send(nic, data, length);
+        atomic_store(&nic->unsettled, true);
+    }
+    g_mutex_unlock(&nic->backend_lock);
+    return possible;
 }
 
 void nic_send(struct nic *nic, const struct iovec *iov, unsigned count)
 {
-    size_t length = 0, at = 0;
+    size_t length = 0;
     for (unsigned i = 0; i < count; i++)
         length += iov[i].iov_len;
-    if (length < NIC_HEADER || length > NIC_FRAME_MAX)
+    if (length < NIC_HEADER || length > NIC_FRAME_MAX || send_straight(nic, iov, count, length))
         return;
     struct nic_frame *frame = frame_new(length);
-    for (unsigned i = 0; i < count; i++) {
-        memcpy(frame->data + at, iov[i].iov_base, iov[i].iov_len);
-        at += iov[i].iov_len;
-    }
+    const uint8_t *data = flatten(iov, count, frame->data);
+    if (data != frame->data)
+        memcpy(frame->data, data, length);
     g_mutex_lock(&nic->lock);
-    nic->sent++;
-    nic->sent_bytes += length;
-    nic_addresses_note(&nic->addresses, frame->data, length);
-    capture(nic, true, frame);
+    note_sent(nic, frame->data, length);
     enqueue(nic, &nic->to_network, frame);
     g_mutex_unlock(&nic->lock);
     wake(nic);
 }
 
-void nic_receive(struct nic *nic, const uint8_t *data, size_t length)
+static bool same_descriptors(const GArray *a, const GArray *b)
 {
-    if (length < NIC_HEADER || length > NIC_FRAME_MAX)
-        return;
-    struct nic_frame *frame = frame_new(length);
-    memcpy(frame->data, data, length);
-    if (length < NIC_FRAME_MIN) {
-        memset(frame->data + length, 0, NIC_FRAME_MIN - length);
-        frame->length = NIC_FRAME_MIN;
+    if (a->len != b->len)
+        return false;
+    for (unsigned i = 0; i < a->len; i++) {
+        const struct pollfd *left = &g_array_index(a, struct pollfd, i), *right = &g_array_index(b, struct pollfd, i);
+        if (left->fd != right->fd || left->events != right->events)
+            return false;
     }
-    g_mutex_lock(&nic->lock);
-    enqueue(nic, &nic->to_guest, frame);
-    g_mutex_unlock(&nic->lock);
-    atomic_store(&nic->awake, true); // its thread is us: look at the queue before sleeping
+    return true;
+}
+
+static void new_list(struct nic *nic, GArray *descriptors)
+{
+    struct pollfd own = {.fd = nic->wake, .events = POLLIN};
+    g_array_set_size(descriptors, 0);
+    g_array_append_val(descriptors, own);
+}
+
+void nic_settle(struct nic *nic)
+{
+    if (!atomic_load(&nic->unsettled) || !g_mutex_trylock(&nic->backend_lock))
+        return; // whoever holds the lock has a look afterwards
+    int timeout = POLL_MAX;
+    atomic_store(&nic->unsettled, false);
+    new_list(nic, nic->wanted);
+    nic->backend->prepare(nic, nic->wanted, &timeout);
+    bool other = !same_descriptors(nic->wanted, nic->polled);
+    nic->stale |= other;
+    if (other || g_get_monotonic_time() + timeout * 1000ll < nic->poll_end)
+        wake(nic);
+    g_mutex_unlock(&nic->backend_lock);
 }
 
 void nic_resume(struct nic *nic)
@@ -186,18 +345,8 @@ static void send_queued(struct nic *nic, int *timeout)
     }
 }
 
-// One frame to the card. False when it has no room or the machine stands still.
-static bool deliver(struct nic *nic, const struct nic_frame *frame)
-{
-    bool taken = false;
-    g_mutex_lock(&nic->deliver_lock);
-    if (nic->running)
-        taken = nic->client->receive(nic->client_opaque, frame->data, frame->length);
-    g_mutex_unlock(&nic->deliver_lock);
-    return taken;
-}
-
-static void receive_queued(struct nic *nic, int *timeout)
+// Deliver lock held, and the client's.
+static void receive_queued_locked(struct nic *nic, int *timeout)
 {
     while (!nic->quit) {
         g_mutex_lock(&nic->lock);
@@ -207,19 +356,29 @@ static void receive_queued(struct nic *nic, int *timeout)
         g_mutex_unlock(&nic->lock);
         if (!frame)
             return;
-        bool taken = deliver(nic, frame);
+        bool taken = nic->client->receive(nic->client_opaque, frame->data, frame->length);
         g_mutex_lock(&nic->lock);
         if (taken) {
             nic->stalled = false;
             nic->received++;
             nic->received_bytes += frame->length;
-            capture(nic, false, frame);
+            capture(nic, false, frame->data, frame->length);
         } else {
             put_back(&nic->to_guest, frame);
         }
         g_mutex_unlock(&nic->lock);
         if (taken)
             g_free(frame);
+    }
+}
+
+static void receive_queued(struct nic *nic, int *timeout)
+{
+    if (g_mutex_trylock(&nic->deliver_lock)) {
+        receive_queued_locked(nic, timeout);
+        g_mutex_unlock(&nic->deliver_lock);
+    } else {
+        *timeout = 0; // somebody carries a frame over at this moment
     }
 }
 
@@ -238,9 +397,11 @@ static void receive_on_thread(struct nic *nic, int *timeout)
 {
     if (!nic->client || nic->client->lockless) {
         receive_queued(nic, timeout);
-    } else if (g_rec_mutex_trylock(&nic->machine->lock)) {
+    } else if (!nic->to_guest.first) {
+        return;
+    } else if (client_trylock(nic)) {
         receive_queued(nic, timeout);
-        g_rec_mutex_unlock(&nic->machine->lock);
+        client_unlock(nic);
     } else if (nic->to_guest.first && !atomic_exchange(&nic->deferred, true)) {
         machine_defer(nic->machine, receive_deferred, nic);
     }
@@ -256,25 +417,27 @@ static void drain_wake(struct nic *nic)
 static void *nic_thread(void *opaque)
 {
     struct nic *nic = opaque;
-    g_autoptr(GArray) descriptors = g_array_new(false, true, sizeof(struct pollfd));
     while (!nic->quit) {
-        int timeout = 1000;
+        int timeout = POLL_MAX;
         atomic_store(&nic->awake, false);
-        g_array_set_size(descriptors, 0);
-        struct pollfd own = {.fd = nic->wake, .events = POLLIN};
-        g_array_append_val(descriptors, own);
+        atomic_store(&nic->unsettled, false);
         g_mutex_lock(&nic->backend_lock);
         send_queued(nic, &timeout);
-        nic->backend->prepare(nic, descriptors, &timeout);
+        new_list(nic, nic->polled);
+        nic->backend->prepare(nic, nic->polled, &timeout);
+        nic->poll_end = g_get_monotonic_time() + timeout * 1000ll;
+        nic->stale = false;
         g_mutex_unlock(&nic->backend_lock);
         receive_on_thread(nic, &timeout);
         if (atomic_load(&nic->awake))
             timeout = 0;
-        poll((struct pollfd *)descriptors->data, descriptors->len, timeout);
-        if (((struct pollfd *)descriptors->data)->revents)
+        struct pollfd *polled = (struct pollfd *)nic->polled->data;
+        poll(polled, nic->polled->len, timeout);
+        if (polled->revents)
             drain_wake(nic);
         g_mutex_lock(&nic->backend_lock);
-        nic->backend->dispatch(nic, descriptors, 1);
+        nic->poll_end = 0;
+        nic->backend->dispatch(nic, nic->stale ? NULL : nic->polled, 1);
         g_mutex_unlock(&nic->backend_lock);
     }
     return NULL;
@@ -295,111 +458,7 @@ static void machine_changed(void *opaque, struct machine *machine, enum machine_
     wake(nic);
 }
 
-// ---- Settings ---------------------------------------------------------------------------------------------------
-
-static bool parse_rate(const char *text, double unit, uint64_t *value)
-{
-    char *end;
-    double number = g_ascii_strtod(text, &end);
-    double factor = *end == 'K' || *end == 'k' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 1;
-    if (end == text || number < 0 || number > 1e12 || (*end && (factor == 1 || end[1])))
-        return false;
-    *value = number * factor * unit;
-    return true;
-}
-
-static bool set_shape(struct nic *nic, const char *key, const char *value, GError **error)
-{
-    uint64_t loss = 0;
-    bool good = !strcmp(key, "rate")     ? parse_rate(value, 1, &nic->shape.rate)
-                : !strcmp(key, "delay")  ? parse_rate(value, MILLISECOND, &nic->shape.delay)
-                : !strcmp(key, "jitter") ? parse_rate(value, MILLISECOND, &nic->shape.jitter)
-                                         : parse_rate(value, 10000, &loss) && loss <= 1000000;
-    if (!strcmp(key, "loss"))
-        nic->shape.loss = loss;
-    if (!good || nic->shape.delay > 60000 * (uint64_t)MILLISECOND ||
-        nic->shape.jitter > 60000 * (uint64_t)MILLISECOND) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s: %s=%s is not allowed: give rate=10M (bits per second), delay=5 and jitter=2 (milliseconds, up "
-                    "to 60000), loss=1.5 (percent).",
-                    nic->id, key, value);
-        return false;
-    }
-    return true;
-}
-
-bool nic_set_shape(struct nic *nic, const char *settings, GError **error)
-{
-    static const char *const keys[] = {"rate", "delay", "jitter", "loss", NULL};
-    g_auto(GStrv) parts = g_strsplit(settings, ",", -1);
-    bool done = true;
-    g_mutex_lock(&nic->lock);
-    for (char **part = parts; *part && done; part++) {
-        char *value = strchr(*part, '=');
-        if (value)
-            *value++ = '\0';
-        done = value && g_strv_contains(keys, *part) && set_shape(nic, *part, value, error);
-        if (!done && error && !*error)
-            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                        "%s: there is no setting \"%s\" of the cable: rate, delay, jitter and loss are.", nic->id,
-                        *part);
-    }
-    g_mutex_unlock(&nic->lock);
-    return done;
-}
-
-static bool take_settings(struct nic *nic, const char *settings, GError **error)
-{
-    static const char *const cable[] = {"rate", "delay", "jitter", "loss", NULL};
-    g_auto(GStrv) parts = g_strsplit(settings ? settings : "", ",", -1);
-    for (char **part = parts; *part; part++) {
-        char *value = strchr(*part, '=');
-        if (!**part)
-            continue;
-        if (value)
-            *value++ = '\0';
-        if (!value || !*value) {
-            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                        "%s: the setting \"%s\" has no value: give %s=VALUE.", nic->id, *part, *part);
-            return false;
-        }
-        if (g_strv_contains(cable, *part)) {
-            if (!set_shape(nic, *part, value, error))
-                return false;
-        } else if (!strcmp(*part, "link")) {
-            nic->link = strcmp(value, "off") != 0;
-        } else {
-            g_hash_table_insert(nic->settings, g_strdup(*part), g_strdup(value));
-        }
-    }
-    const char *file = g_hash_table_lookup(nic->settings, "capture");
-    return !file || nic_capture_start(nic, file, error);
-}
-
-static bool parse_mac(struct nic *nic, const char *text, GError **error)
-{
-    if (!text || !*text) { // locally administered, the same at every start
-        g_autofree char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, nic->id, -1);
-        static const uint8_t prefix[] = {0x52, 0x54, 0x00};
-        memcpy(nic->mac, prefix, 3);
-        for (unsigned i = 0; i < 3; i++)
-            nic->mac[3 + i] = g_ascii_xdigit_value(sum[2 * i]) << 4 | g_ascii_xdigit_value(sum[2 * i + 1]);
-        return true;
-    }
-    g_auto(GStrv) parts = g_strsplit(text, ":", -1);
-    bool good = g_strv_length(parts) == 6;
-    for (unsigned i = 0; i < 6 && good; i++) {
-        int high = g_ascii_xdigit_value(parts[i][0]), low = high < 0 ? -1 : g_ascii_xdigit_value(parts[i][1]);
-        good = high >= 0 && low >= 0 && !parts[i][2];
-        nic->mac[i] = high << 4 | low;
-    }
-    if (good && !(nic->mac[0] & 1))
-        return true;
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                "%s: \"%s\" is no address of a card: give one such as 52:54:00:12:34:56, with an even first byte.",
-                nic->id, text);
-    return false;
-}
+// ---- The back end -----------------------------------------------------------------------------------------------
 
 static bool open_backend(struct nic *nic, const char *text, GError **error)
 {
@@ -433,6 +492,9 @@ struct nic *nic_new(struct machine *machine, const char *id, const char *backend
     nic->forwards = g_ptr_array_new_with_free_func(g_free);
     nic->settings = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     nic->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    nic->polled = g_array_new(false, true, sizeof(struct pollfd));
+    nic->wanted = g_array_new(false, true, sizeof(struct pollfd));
+    nic->gathered = g_malloc(NIC_FRAME_MAX);
     queue_init(&nic->to_guest);
     queue_init(&nic->to_network);
     g_mutex_init(&nic->lock);
@@ -443,7 +505,8 @@ struct nic *nic_new(struct machine *machine, const char *id, const char *backend
         end = &(*end)->next;
     *end = nic;
     machine_add_listener(machine, machine_changed, nic);
-    bool done = parse_mac(nic, mac, error) && take_settings(nic, settings, error) && open_backend(nic, backend, error);
+    bool done =
+        nic_parse_mac(nic, mac, error) && nic_take_settings(nic, settings, error) && open_backend(nic, backend, error);
     g_auto(GStrv) each = g_strsplit(forwards ? forwards : "", " ", -1);
     for (char **forward = each; *forward && done; forward++)
         done = !**forward || nic_add_forward(nic, *forward, error);
@@ -487,6 +550,9 @@ void nic_free(struct nic *nic)
     capture_close(nic->capture);
     g_free(nic->capture_file);
     close(nic->wake);
+    g_array_unref(nic->polled);
+    g_array_unref(nic->wanted);
+    g_free(nic->gathered);
     g_hash_table_unref(nic->settings);
     g_ptr_array_unref(nic->forwards);
     g_mutex_clear(&nic->lock);

@@ -9,22 +9,25 @@
 #include <poll.h>
 #include <sys/uio.h>
 
-#define NIC_FRAME_MAX 65550u // Ethernet header and the largest IP packet
-#define NIC_FRAME_MIN 60u    // without its checksum
-#define NIC_HEADER    14u
+#define NIC_FRAME_MAX  65550u // Ethernet header and the largest IP packet
+#define NIC_FRAME_MIN  60u    // without its checksum
+#define NIC_FRAME_WIRE 1514u  // of an ordinary Ethernet
+#define NIC_HEADER     14u
 
 struct nic;
 
-// The card's side. RECEIVE is called on the network's thread or the main loop's, with the machine lock held
-// unless LOCKLESS.
+// The card's side. RECEIVE is called on the network's thread, the main loop's, or, while the card sends, from inside
+// nic_send(); with the machine lock held unless LOCKLESS.
 struct nic_client {
     bool lockless;
     // A frame without its checksum. False: there is no room now; it is tried again after nic_resume().
     bool (*receive)(void *opaque, const uint8_t *frame, size_t length);
     void (*link_changed)(void *opaque, bool up); // machine lock held
+    // May be NULL: never. Whether the driver takes TCP frames of up to NIC_FRAME_MAX bytes now. Any thread.
+    bool (*takes_large)(void *opaque);
 };
 
-// Where frames go to. Everything but OPEN runs on the network's thread or under the same lock.
+// Where frames go to. Everything but OPEN runs under the back end's lock, on the network's thread or a vCPU's.
 struct nic_backend {
     const char *name; // "user", "team", "tap", "none"
     bool takes_large; // frames of NIC_FRAME_MAX bytes with TCP segments longer than the wire's
@@ -32,7 +35,8 @@ struct nic_backend {
     bool (*open)(struct nic *nic, const char *argument, GError **error);
     void (*close)(struct nic *nic);
     void (*send)(struct nic *nic, const uint8_t *frame, size_t length);
-    // Appends struct pollfd entries and lowers *TIMEOUT (milliseconds); DISPATCH gets them back after poll().
+    // Appends struct pollfd entries and lowers *TIMEOUT (milliseconds); DISPATCH gets them back after poll(), or NULL
+    // where they are out of date and only time has passed.
     void (*prepare)(struct nic *nic, GArray *descriptors, int *timeout);
     void (*dispatch)(struct nic *nic, GArray *descriptors, unsigned first);
     bool (*add_forward)(struct nic *nic, const char *forward, GError **error);    // may be NULL
@@ -67,7 +71,8 @@ struct nic_addresses {
 };
 
 // Threads: the queues, the shape, the addresses and the capture under LOCK; the back end under BACKEND_LOCK (taken
-// before LOCK); DELIVER_LOCK is held while the card receives, after the machine lock where that is taken.
+// before LOCK), with POLLED (written by the thread alone), WANTED, POLL_END, STALE and GATHERED; DELIVER_LOCK is held
+// while the card receives, after the machine lock where that is taken.
 struct nic {
     struct nic *next;
     struct machine *machine;
@@ -90,7 +95,12 @@ struct nic {
     bool running; // the machine is: frames may change its memory
     bool stalled; // the card had no room
     _Atomic bool awake, quit, deferred;
-    int wake; // eventfd
+    _Atomic bool unsettled;  // frames went straight to the back end: what it waits for may have changed
+    GArray *polled, *wanted; // struct pollfd; of the network's thread, and for comparison with it
+    int64_t poll_end;        // monotonic microseconds when the thread wakes by itself
+    bool stale;              // what the thread polls is out of date
+    uint8_t *gathered;       // a frame in one piece
+    int wake;                // eventfd
     GThread *thread;
     uint64_t sent, sent_bytes, received, received_bytes, dropped;
 };
@@ -110,10 +120,12 @@ static inline bool nic_takes_large(const struct nic *nic)
 
 // ---- For the card: any thread, with or without the machine lock ----
 void nic_send(struct nic *nic, const struct iovec *iov, unsigned count); // a frame from the guest
+void nic_settle(struct nic *nic);                                        // after one or more: the card is done
 void nic_resume(struct nic *nic);                                        // the card has room again
-// ---- For the back end: its thread ----
+// ---- For the back end: its lock is held ----
 void nic_receive(struct nic *nic, const uint8_t *frame, size_t length); // a frame for the guest
 bool nic_has_room(struct nic *nic);                                     // false: read no more from the network for now
+bool nic_guest_takes_large(struct nic *nic);                            // frames of more than the wire's length
 
 // ---- For people and programs: machine lock held ----
 void nic_set_link(struct nic *nic, bool up);
@@ -124,6 +136,10 @@ bool nic_capture_start(struct nic *nic, const char *file, GError **error); // pc
 void nic_capture_stop(struct nic *nic);
 char **nic_address_texts(struct nic *nic); // the guest's addresses as it announced them; g_strfreev()
 char *nic_capture_path(struct nic *nic);   // NULL: no capture; g_free()
+
+// ---- nic_settings.c ----
+bool nic_take_settings(struct nic *nic, const char *settings, GError **error);
+bool nic_parse_mac(struct nic *nic, const char *text, GError **error); // NULL: derived from the id
 
 // ---- nic_address.c ----
 void nic_addresses_note(struct nic_addresses *addresses, const uint8_t *frame, size_t length); // from the guest

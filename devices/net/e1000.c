@@ -329,6 +329,7 @@ static void transmit(struct e1000 *e)
         }
         *reg(e, TDH) = (*reg(e, TDH) + 1) % (size / DESCRIPTOR);
     }
+    nic_settle(e->card.nic);
     raise_causes(e, causes);
 }
 

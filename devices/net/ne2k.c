@@ -108,6 +108,7 @@ static void transmit(struct ne2k *ne)
     if (at < MEMORY_SIZE && ne->transmit_count <= MEMORY_SIZE - at) {
         struct iovec iov = {ne->memory + at, ne->transmit_count};
         nic_send(ne->card.nic, &iov, 1);
+        nic_settle(ne->card.nic);
     }
     ne->tsr = TSR_PTX;
     ne->isr |= ISR_PTX;

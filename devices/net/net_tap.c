@@ -27,7 +27,7 @@ static void tap_prepare(struct nic *nic, GArray *descriptors, int *timeout)
 static void tap_dispatch(struct nic *nic, GArray *descriptors, unsigned first)
 {
     uint8_t frame[NIC_FRAME_MAX];
-    if (!(g_array_index(descriptors, struct pollfd, first).revents & POLLIN))
+    if (!descriptors || !(g_array_index(descriptors, struct pollfd, first).revents & POLLIN))
         return;
     for (unsigned i = 0; i < BURST; i++) {
         ssize_t length = read(GPOINTER_TO_INT(nic->backend_state), frame, sizeof frame);

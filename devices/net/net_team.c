@@ -101,7 +101,7 @@ static void team_dispatch(struct nic *nic, GArray *descriptors, unsigned first)
 {
     struct team *team = nic->backend_state;
     uint8_t frame[NIC_FRAME_MAX];
-    if (!(g_array_index(descriptors, struct pollfd, first).revents & POLLIN))
+    if (!descriptors || !(g_array_index(descriptors, struct pollfd, first).revents & POLLIN))
         return;
     for (unsigned i = 0; i < BURST; i++) {
         struct sockaddr_un from = {0};

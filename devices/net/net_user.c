@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // User-mode networking by libslirp: NAT, DHCP, DNS, IPv4 and IPv6, TFTP, and port forwards to the guest.
 #include "core/machine/nic.h"
+#include "devices/net/offload.h"
 
 #include <arpa/inet.h>
 #include <libslirp.h>
 #include <string.h>
 
 #define MILLISECOND 1000000
+#define SEGMENT     32768u // what libslirp sends at once: its own limit
+#define SYN_MAX     160u   // Ethernet, IPv6 and TCP headers
 
 // Under the backend lock.
 struct user_net {
@@ -32,10 +35,20 @@ static int64_t now_ns(void *opaque)
     return clock_now(net->nic->machine->clock);
 }
 
+static void receive_piece(void *opaque, const uint8_t *frame, size_t length)
+{
+    nic_receive(opaque, frame, length);
+}
+
+// libslirp makes long frames, which costs it less; what the guest does not take whole is cut here.
 static ssize_t send_packet(const void *data, size_t length, void *opaque)
 {
     struct user_net *net = opaque;
-    nic_receive(net->nic, data, length);
+    struct large_frame large;
+    if (length <= NIC_FRAME_WIRE || (large_examine(data, length, &large) && nic_guest_takes_large(net->nic)))
+        nic_receive(net->nic, data, length);
+    else if (!cut_to_wire(data, length, NIC_FRAME_WIRE, receive_piece, net->nic))
+        log_guest("net", "%s: a packet of %zu bytes for the guest is too long", net->nic->id, length);
     return length;
 }
 
@@ -128,7 +141,7 @@ static void user_dispatch(struct nic *nic, GArray *descriptors, unsigned first)
 {
     struct user_net *net = nic->backend_state;
     net->descriptors = descriptors;
-    slirp_pollfds_poll(net->slirp, 0, get_revents, net);
+    slirp_pollfds_poll(net->slirp, !descriptors, get_revents, net);
     int64_t now = now_ns(net) / MILLISECOND;
     for (GList *each = net->timers, *next; each; each = next) {
         struct user_timer *timer = each->data;
@@ -143,6 +156,12 @@ static void user_dispatch(struct nic *nic, GArray *descriptors, unsigned first)
 static void user_send(struct nic *nic, const uint8_t *frame, size_t length)
 {
     struct user_net *net = nic->backend_state;
+    uint8_t copy[SYN_MAX];
+    if (length <= sizeof copy) { // it may be a SYN
+        memcpy(copy, frame, length);
+        raise_segment_offer(copy, length, SEGMENT);
+        frame = copy;
+    }
     slirp_input(net->slirp, frame, length);
 }
 
@@ -250,6 +269,7 @@ static bool user_open(struct nic *nic, const char *argument, GError **error)
         .vhostname = g_hash_table_lookup(nic->settings, "hostname"),
         .tftp_path = g_hash_table_lookup(nic->settings, "tftp"),
         .bootfile = g_hash_table_lookup(nic->settings, "bootfile"),
+        .if_mtu = 65520,
         .if_mru = 65520,
     };
     inet_pton(AF_INET, "10.0.2.0", &config.vnetwork);

@@ -6,22 +6,14 @@
 #include <string.h>
 
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_VLAN = 0x8100, ETHERTYPE_IPV6 = 0x86dd, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
-enum { TCP_FIN = 0x01, TCP_PSH = 0x08 };
-
-static unsigned load_be16(const uint8_t *p)
-{
-    return p[0] << 8 | p[1];
-}
+enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_PSH = 0x08 };
+enum { OPTION_END = 0, OPTION_NOTHING = 1, OPTION_SEGMENT = 2 };
+enum { IP_MORE_FRAGMENTS = 0x2000 };
+#define SEGMENT_ETHERNET 1400 // offers from here on are meant for 1500 bytes of IP packet
 
 static uint32_t load_be32(const uint8_t *p)
 {
     return (uint32_t)load_be16(p) << 16 | load_be16(p + 2);
-}
-
-static void store_be16(uint8_t *p, unsigned value)
-{
-    p[0] = value >> 8;
-    p[1] = value;
 }
 
 static void store_be32(uint8_t *p, uint32_t value)
@@ -180,4 +172,75 @@ bool segment_tcp(const uint8_t *frame, size_t length, size_t header, unsigned ms
         send(opaque, piece, header + part);
     } while (done < payload);
     return true;
+}
+
+bool large_examine(const uint8_t *frame, size_t length, struct large_frame *large)
+{
+    struct layout layout;
+    if (!find_layout(frame, length, &layout) || layout.protocol != PROTOCOL_TCP || layout.fragment ||
+        length < layout.transport + 20)
+        return false;
+    *large = (struct large_frame){.ipv6 = layout.ipv6,
+                                  .transport = layout.transport,
+                                  .checksum = layout.transport + 16,
+                                  .header = layout.transport + (frame[layout.transport + 12] >> 4) * 4};
+    large->pseudo_sum = pseudo_header(frame, &layout, length - layout.transport);
+    return large->header >= layout.transport + 20 && large->header <= length;
+}
+
+static bool fragment_ipv4(const uint8_t *frame, size_t length, const struct layout *layout, size_t limit,
+                          void (*send)(void *opaque, const uint8_t *frame, size_t length), void *opaque)
+{
+    size_t header = layout->transport, room = (limit - header) & ~(size_t)7, done = 0;
+    unsigned field = load_be16(frame + layout->ip + 6);
+    g_autofree uint8_t *piece = g_malloc(limit);
+    if (layout->ipv6 || layout->end > length || layout->end < header)
+        return false;
+    size_t payload = layout->end - header;
+    while (done < payload) {
+        size_t part = MIN(room, payload - done);
+        bool more = done + part < payload || (field & IP_MORE_FRAGMENTS);
+        memcpy(piece, frame, header);
+        memcpy(piece + header, frame + header + done, part);
+        store_be16(piece + layout->ip + 6, (field & 0x1fff) + done / 8 + (more ? IP_MORE_FRAGMENTS : 0));
+        set_ip_length(piece, layout, header + part);
+        send(opaque, piece, header + part);
+        done += part;
+    }
+    return true;
+}
+
+bool cut_to_wire(const uint8_t *frame, size_t length, size_t limit,
+                 void (*send)(void *opaque, const uint8_t *frame, size_t length), void *opaque)
+{
+    struct large_frame large;
+    struct layout layout;
+    if (large_examine(frame, length, &large) && large.header < limit)
+        return segment_tcp(frame, length, large.header, limit - large.header, send, opaque);
+    return find_layout(frame, length, &layout) && layout.transport + 8 < limit &&
+           fragment_ipv4(frame, length, &layout, limit, send, opaque);
+}
+
+void raise_segment_offer(uint8_t *frame, size_t length, unsigned segment)
+{
+    struct large_frame large;
+    struct layout layout;
+    if (!find_layout(frame, length, &layout) || layout.end > length) // the card may have padded the frame
+        return;
+    length = layout.end;
+    if (!large_examine(frame, length, &large) || !(frame[large.transport + 13] & TCP_SYN))
+        return;
+    for (size_t at = large.transport + 20; at + 1 < large.header && frame[at] != OPTION_END;) {
+        size_t size = frame[at] == OPTION_NOTHING ? 1 : frame[at + 1];
+        if (!size || at + size > large.header)
+            return;
+        if (frame[at] == OPTION_SEGMENT && size == 4) {
+            if (load_be16(frame + at + 2) < SEGMENT_ETHERNET)
+                return;
+            store_be16(frame + at + 2, segment);
+            finish_large(frame, length);
+            return;
+        }
+        at += size;
+    }
 }

@@ -143,6 +143,7 @@ static void end_frame(struct pcnet *card)
     }
     struct iovec iov = {card->frame, card->frame_length};
     nic_send(card->card.nic, &iov, 1);
+    nic_settle(card->card.nic);
 }
 
 static void transmit(struct pcnet *card)

@@ -94,6 +94,7 @@ static void transmit(struct rtl8139 *rtl, unsigned slot)
     pci_dma_read(&rtl->pci, get(rtl, TSAD0 + 4 * slot, 4), frame, length);
     struct iovec iov = {frame, length};
     nic_send(rtl->card.nic, &iov, 1);
+    nic_settle(rtl->card.nic);
     set(rtl, TSD0 + 4 * slot, (status & 0x003fffff) | TSD_OWN | TSD_TOK, 4);
     add_causes(rtl, ISR_TOK);
 }

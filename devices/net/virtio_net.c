@@ -12,12 +12,16 @@
 #define CONTROL_SIZE  64
 #define HEADER_SIZE   12
 #define LEGACY_HEADER 10
-#define MERGE_MAX     64 // buffers for one frame
+#define MERGE_MAX     64  // buffers for one frame
+#define LARGE_START   128 // bytes of a large frame in which all its headers' fields lie that are changed
 
 enum feature {
     FEATURE_CSUM = 0,
     FEATURE_GUEST_CSUM = 1,
     FEATURE_MAC = 5,
+    FEATURE_GUEST_TSO4 = 7,
+    FEATURE_GUEST_TSO6 = 8,
+    FEATURE_GUEST_ECN = 9,
     FEATURE_HOST_TSO4 = 11,
     FEATURE_HOST_TSO6 = 12,
     FEATURE_HOST_ECN = 13,
@@ -75,7 +79,7 @@ static unsigned choose_pair(struct virtio_net *net, const uint8_t *frame, size_t
 
 // Copies header and frame over the elements and hands them to the guest together.
 static void fill_elements(struct virtqueue_element **elements, unsigned count, uint8_t *header, unsigned header_length,
-                          const uint8_t *frame, size_t length)
+                          const uint8_t *frame, size_t length, const uint8_t *large)
 {
     uint64_t written[MERGE_MAX];
     size_t done = 0;
@@ -86,6 +90,10 @@ static void fill_elements(struct virtqueue_element **elements, unsigned count, u
         size_t skip = i ? 0 : header_length;
         if (i == 0)
             iov_write(element->in, element->in_count, 0, header, header_length);
+        if (i == 0 && large) { // a start of its own, with the sum of the pseudo header
+            done = iov_write(element->in, element->in_count, skip, large, LARGE_START);
+            skip += done;
+        }
         size_t part = iov_write(element->in, element->in_count, skip, frame + done, length - done);
         done += part;
         written[i] = skip + part;
@@ -114,6 +122,31 @@ static unsigned take_elements(struct virtqueue *queue, struct virtqueue_element 
     return 0;
 }
 
+static bool takes_large(void *opaque)
+{
+    struct virtio_net *net = opaque;
+    uint64_t needed = BIT(FEATURE_GUEST_CSUM) | BIT(FEATURE_GUEST_TSO4) | BIT(FEATURE_GUEST_TSO6);
+    return (net->proxy.virtio.guest_features & needed) == needed;
+}
+
+// A TCP frame that is longer than the wire's: HEADER says how it could be cut, and START, a copy of the frame's start,
+// has the sum of the pseudo header in place of the checksum.
+static bool describe_large(const uint8_t *frame, size_t length, uint8_t *start, uint8_t *header)
+{
+    struct large_frame large;
+    if (!large_examine(frame, length, &large) || large.checksum + 2 > LARGE_START || length < LARGE_START)
+        return false;
+    memcpy(start, frame, LARGE_START);
+    store_be16(start + large.checksum, large.pseudo_sum);
+    header[0] = HEADER_NEEDS_CSUM;
+    header[1] = large.ipv6 ? GSO_TCPV6 : GSO_TCPV4;
+    store_le(header + 2, 2, large.header);
+    store_le(header + 4, 2, NIC_FRAME_WIRE - large.header);
+    store_le(header + 6, 2, large.transport);
+    store_le(header + 8, 2, large.checksum - large.transport);
+    return true;
+}
+
 static bool receive(void *opaque, const uint8_t *frame, size_t length)
 {
     struct virtio_net *net = opaque;
@@ -124,10 +157,16 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
     struct virtqueue *queue = &device->queues[2 * pair];
     struct virtqueue_element *elements[MERGE_MAX];
     unsigned limit = virtio_has(device, BIT(FEATURE_MRG_RXBUF)) ? MERGE_MAX : 1;
-    uint8_t header[HEADER_SIZE] = {0};
+    uint8_t header[HEADER_SIZE] = {0}, start[LARGE_START];
     unsigned count;
-    if (virtio_has(device, BIT(FEATURE_GUEST_CSUM)))
+    const uint8_t *large = NULL;
+    if (length > NIC_FRAME_WIRE + 4) {
+        if (!takes_large(net) || !describe_large(frame, length, start, header))
+            return true; // dropped: the driver changed its mind since
+        large = start;
+    } else if (virtio_has(device, BIT(FEATURE_GUEST_CSUM))) {
         header[0] = HEADER_DATA_VALID;
+    }
     if (!atomic_exchange(&net->quiet[pair], true))
         virtqueue_set_notification(queue, false);
     while (!(count = take_elements(queue, elements, limit, header_length + length))) {
@@ -147,7 +186,7 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
         net->quiet[pair] = true;
         virtqueue_set_notification(queue, false);
     }
-    fill_elements(elements, count, header, header_length, frame, length);
+    fill_elements(elements, count, header, header_length, frame, length, large);
     return true;
 }
 
@@ -158,7 +197,12 @@ static void link_changed(void *opaque, bool up)
     virtio_config_changed(&net->proxy.virtio);
 }
 
-static const struct nic_client nic_client = {.lockless = true, .receive = receive, .link_changed = link_changed};
+static const struct nic_client nic_client = {
+    .lockless = true,
+    .receive = receive,
+    .link_changed = link_changed,
+    .takes_large = takes_large,
+};
 
 // ---- Frames from the guest --------------------------------------------------------------------------------------
 
@@ -219,6 +263,7 @@ static void send_queue(struct virtio_net *net, struct virtqueue *queue)
         }
         virtqueue_notify(queue);
     } while (virtqueue_set_notification(queue, true));
+    nic_settle(net->card.nic);
 }
 
 // ---- The control queue ------------------------------------------------------------------------------------------
@@ -317,7 +362,8 @@ static const struct virtio_ops net_ops = {
     .id = VIRTIO_ID_NET,
     .features = BIT(FEATURE_CSUM) | BIT(FEATURE_GUEST_CSUM) | BIT(FEATURE_MAC) | BIT(FEATURE_HOST_TSO4) |
                 BIT(FEATURE_HOST_TSO6) | BIT(FEATURE_HOST_ECN) | BIT(FEATURE_MRG_RXBUF) | BIT(FEATURE_STATUS) |
-                BIT(FEATURE_CTRL_VQ) | BIT(FEATURE_CTRL_RX) | BIT(FEATURE_CTRL_MAC),
+                BIT(FEATURE_CTRL_VQ) | BIT(FEATURE_CTRL_RX) | BIT(FEATURE_CTRL_MAC) | BIT(FEATURE_GUEST_TSO4) |
+                BIT(FEATURE_GUEST_TSO6) | BIT(FEATURE_GUEST_ECN),
     .queue_notify = queue_notify,
     .config_written = config_written,
     .status_changed = status_changed,
