@@ -331,7 +331,8 @@ static const struct option {
     {"initrd", 0, "FILE", set_initrd, "its initial RAM disk or multiboot module"},
     {"append", 0, "TEXT", set_append, "its command line"},
     {"serial", 0, "TARGET", set_serial,
-     "a serial port: stdio, file:PATH, socket:PATH, tcp:ADDRESS:PORT, pty or null; up to four times"},
+     "a serial port: stdio, pty, null, file:PATH, socket:PATH, tcp:ADDRESS:PORT, telnet:ADDRESS:PORT, unix:PATH, "
+     "tcp-client:HOST:PORT, device:PATH or program:COMMAND; up to four times"},
     {"display", 0, "WHERE", set_display, "none, or vnc=ADDRESS:NUMBER (none)"},
     {"display-adapter", 0, "NAME", set_adapter, "vga, virtio-gpu or none (vga)"},
     {"vnc-password-file", 0, "FILE", set_vnc_password, "a file whose first line is the VNC password"},

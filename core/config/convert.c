@@ -13,7 +13,7 @@ static char *absolute_path(const char *folder, const char *path)
 // Where a text "socket:PATH" or "file:PATH" names a relative path, it is relative to the machine's folder.
 static char *absolute_target(const char *folder, const char *target)
 {
-    static const char *const prefixes[] = {"file:", "socket:", "unix:", "pipe:"};
+    static const char *const prefixes[] = {"file:", "socket:", "unix:", "device:"};
     for (unsigned i = 0; i < G_N_ELEMENTS(prefixes); i++) {
         size_t length = strlen(prefixes[i]);
         if (strncmp(target, prefixes[i], length) == 0 && target[length]) {

@@ -121,7 +121,7 @@ bool syntax_serial(const char *text)
 {
     static const char *const plain[] = {"null", "stdio", "pty", "none", NULL};
     static const char *const prefixes[] = {
-        "file:", "socket:", "tcp:", "telnet:", "unix:", "device:", "machine:", "pipe:", "program:", "pty:", NULL};
+        "file:", "socket:", "tcp:", "telnet:", "unix:", "tcp-client:", "device:", "machine:", "program:", NULL};
     if (g_strv_contains(plain, text))
         return true;
     for (const char *const *prefix = prefixes; *prefix; prefix++)

@@ -97,7 +97,25 @@ static void install_crash_handlers(const char *folder)
 // ---- Opening ----
 
 // A serial port that a console can reach, where the definition names none; and a place for "socket:" without a path.
-static void complete_serials(struct machine_hold *hold)
+// "machine:NAME" or "machine:NAME:2": the other machine's first or third port, which must be a "socket:" without a
+// path.
+static char *other_port(const char *target, GError **error)
+{
+    g_auto(GStrv) parts = g_strsplit(target + strlen("machine:"), ":", 2);
+    guint64 port = 0;
+    if (parts[0] && parts[1] && !g_ascii_string_to_unsigned(parts[1], 10, 0, 3, &port, error))
+        return NULL;
+    g_autoptr(library_t) library = library_open(error);
+    const struct machine_entry *other = library ? library_find(library, parts[0] ? parts[0] : "", error) : NULL;
+    g_autofree char *runtime = other && other->uuid ? machine_runtime_folder(other->uuid, true, error) : NULL;
+    if (!runtime) {
+        g_prefix_error(error, "The serial port \"%s\": ", target);
+        return NULL;
+    }
+    return g_strdup_printf("unix:%s/serial%u", runtime, (unsigned)port);
+}
+
+static bool complete_serials(struct machine_hold *hold, GError **error)
 {
     GPtrArray *serials = hold->options->serials;
     if (!serials->len) {
@@ -107,11 +125,18 @@ static void complete_serials(struct machine_hold *hold)
     }
     for (unsigned i = 0; i < serials->len; i++) {
         struct serial_options *serial = serials->pdata[i];
-        if (g_strcmp0(serial->target, "socket:") != 0)
+        char *target = serial->target;
+        if (g_strcmp0(target, "socket:") == 0)
+            serial->target = g_strdup_printf("socket:%s/serial%u", hold->runtime, i);
+        else if (target && g_str_has_prefix(target, "machine:"))
+            serial->target = other_port(target, error);
+        else
             continue;
-        g_free(serial->target);
-        serial->target = g_strdup_printf("socket:%s/serial%u", hold->runtime, i);
+        g_free(target);
+        if (!serial->target)
+            return false;
     }
+    return true;
 }
 
 // A linked clone whose base machine was moved: the library knows where it is.
@@ -148,8 +173,7 @@ static bool read_definition(struct machine_hold *hold, GError **error)
         return false;
     g_free(hold->options->control_socket);
     hold->options->control_socket = g_build_filename(hold->runtime, "control", NULL);
-    complete_serials(hold);
-    return true;
+    return complete_serials(hold, error);
 }
 
 struct machine_hold *machine_hold_open(const char *folder, GError **error)

@@ -31,6 +31,7 @@ struct nic_client {
 struct nic_backend {
     const char *name; // "user", "team", "tap", "none"
     bool takes_large; // frames of NIC_FRAME_MAX bytes with TCP segments longer than the wire's
+    bool whole;       // frames come over no real wire: their checksums are right
     // ARGUMENT: what follows "NAME:", or "". Sets nic->backend_state.
     bool (*open)(struct nic *nic, const char *argument, GError **error);
     void (*close)(struct nic *nic);
@@ -116,6 +117,10 @@ void nic_set_client(struct nic *nic, const struct nic_client *client, void *opaq
 static inline bool nic_takes_large(const struct nic *nic)
 {
     return nic->backend->takes_large;
+}
+static inline bool nic_frames_are_whole(const struct nic *nic)
+{
+    return nic->backend->whole;
 }
 
 // ---- For the card: any thread, with or without the machine lock ----

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "devices/char/backend.h"
+#include "devices/char/backend_private.h"
 #include "core/memory/memory.h"
 
 #include <errno.h>
@@ -21,25 +21,6 @@
 #define CHUNK         512
 #define ESCAPE        0x01 // Ctrl-A
 
-struct char_backend {
-    GMainContext *context;
-    GRecMutex *machine_lock;
-    const struct char_frontend *frontend;
-    void *opaque;
-    char *address;
-    char *target; // as it was asked for
-    int read_fd, write_fd, listen_fd; // -1: none
-    int terminal_fd; // of a pseudo-terminal: kept open, so that it does not hang up while nobody else has it
-    bool terminal, socket, owns_fds, escaped, unlink_address;
-    // Under LOCK:
-    GMutex lock;
-    GByteArray *out;
-    bool was_busy;
-    GSource *out_watch;
-    // Main loop's thread:
-    GSource *in_watch, *accept_watch;
-};
-
 // ---- Terminal ----
 // The process has one terminal, so this is the one place with state of the process.
 static struct termios saved_terminal;
@@ -60,7 +41,7 @@ void char_backend_restore_terminal(void)
     terminal_changed = false;
 }
 
-static void make_terminal_raw(void)
+void char_backend_take_terminal(void)
 {
     struct termios raw;
     if (terminal_changed || tcgetattr(STDIN_FILENO, &saved_terminal) != 0)
@@ -75,7 +56,7 @@ static void make_terminal_raw(void)
 }
 
 // ---- Sources on the main loop ----
-static GSource *watch(struct char_backend *b, int fd, GIOCondition condition, GUnixFDSourceFunc fn)
+GSource *char_backend_watch(struct char_backend *b, int fd, GIOCondition condition, GUnixFDSourceFunc fn)
 {
     GSource *source = g_unix_fd_source_new(fd, condition);
     g_source_set_callback(source, G_SOURCE_FUNC(fn), b, NULL);
@@ -83,7 +64,7 @@ static GSource *watch(struct char_backend *b, int fd, GIOCondition condition, GU
     return source;
 }
 
-static void unwatch(GSource **source)
+void char_backend_unwatch(GSource **source)
 {
     if (*source)
         g_source_destroy(*source);
@@ -91,6 +72,12 @@ static void unwatch(GSource **source)
 }
 
 // ---- Output ----
+// Somebody may still come: what is said meanwhile is kept.
+static bool waits_for_peer(const struct char_backend *b)
+{
+    return b->listen_fd >= 0 || b->client;
+}
+
 static ssize_t write_some(struct char_backend *b)
 {
     size_t length = MIN(b->out->len, CHUNK);
@@ -114,7 +101,8 @@ static bool flush_output(struct char_backend *b)
         } else if (done < 0 && (errno == EAGAIN || errno == EINTR)) {
             return false;
         } else {
-            g_byte_array_set_size(b->out, 0); // the other side is gone
+            if (!waits_for_peer(b)) // the other side is gone for good
+                g_byte_array_set_size(b->out, 0);
             return true;
         }
     }
@@ -143,12 +131,14 @@ static gboolean output_ready(gint fd, GIOCondition condition, gpointer data)
 void char_backend_write(struct char_backend *b, const void *data, size_t length)
 {
     g_mutex_lock(&b->lock);
-    if (b->write_fd >= 0 || b->listen_fd >= 0)
+    if (b->telnet)
+        telnet_encode(b->telnet, b->out, data, length);
+    else if (b->write_fd >= 0 || waits_for_peer(b))
         g_byte_array_append(b->out, data, length);
     if (b->write_fd < 0 && b->out->len > UNHEARD_BYTES)
         g_byte_array_remove_range(b->out, 0, b->out->len - UNHEARD_BYTES);
     if (!b->out_watch && !flush_output(b))
-        b->out_watch = watch(b, b->write_fd, G_IO_OUT | G_IO_ERR | G_IO_HUP, output_ready);
+        b->out_watch = char_backend_watch(b, b->write_fd, G_IO_OUT | G_IO_ERR | G_IO_HUP, output_ready);
     g_mutex_unlock(&b->lock);
 }
 
@@ -192,7 +182,9 @@ static gboolean input_ready(gint fd, GIOCondition condition, gpointer data)
     if (room) {
         ssize_t count = read(fd, bytes, MIN(room, sizeof(bytes)));
         if (count > 0) {
-            unsigned length = b->terminal ? filter_escapes(b, bytes, count) : count;
+            unsigned length = b->telnet     ? telnet_decode(b->telnet, bytes, count)
+                              : b->terminal ? filter_escapes(b, bytes, count)
+                                            : count;
             if (length)
                 b->frontend->receive(b->opaque, bytes, length);
         } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -200,7 +192,7 @@ static gboolean input_ready(gint fd, GIOCondition condition, gpointer data)
             keep = G_SOURCE_REMOVE;
         }
     } else { // until char_backend_accept_input()
-        unwatch(&b->in_watch);
+        char_backend_unwatch(&b->in_watch);
         keep = G_SOURCE_REMOVE;
     }
     io_lock_release(b->machine_lock);
@@ -211,7 +203,7 @@ static gboolean start_input(gpointer data)
 {
     struct char_backend *b = data;
     if (b->read_fd >= 0 && b->frontend && !b->in_watch)
-        b->in_watch = watch(b, b->read_fd, G_IO_IN | G_IO_HUP | G_IO_ERR, input_ready);
+        b->in_watch = char_backend_watch(b, b->read_fd, G_IO_IN | G_IO_HUP | G_IO_ERR, input_ready);
     return G_SOURCE_REMOVE;
 }
 
@@ -233,20 +225,14 @@ void char_backend_attach(struct char_backend *b, const struct char_frontend *fro
 }
 
 // ---- Connections ----
-static gboolean connection_ready(gint fd, GIOCondition condition, gpointer data)
+void char_backend_connected(struct char_backend *b, int fd)
 {
-    struct char_backend *b = data;
-    int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-    if (client < 0)
-        return G_SOURCE_CONTINUE;
-    if (b->read_fd >= 0) { // one at a time
-        close(client);
-        return G_SOURCE_CONTINUE;
-    }
     g_mutex_lock(&b->lock);
-    b->read_fd = b->write_fd = client;
+    b->read_fd = b->write_fd = fd;
+    if (b->telnet)
+        telnet_start(b->telnet, b->out);
     if (!b->out_watch && !flush_output(b))
-        b->out_watch = watch(b, client, G_IO_OUT | G_IO_ERR | G_IO_HUP, output_ready);
+        b->out_watch = char_backend_watch(b, fd, G_IO_OUT | G_IO_ERR | G_IO_HUP, output_ready);
     g_mutex_unlock(&b->lock);
     start_input(b);
     if (b->frontend && b->frontend->connected) {
@@ -254,20 +240,18 @@ static gboolean connection_ready(gint fd, GIOCondition condition, gpointer data)
         b->frontend->connected(b->opaque, true);
         io_lock_release(b->machine_lock);
     }
-    return G_SOURCE_CONTINUE;
 }
 
-// The other side is gone. Machine lock held.
+// The other side is gone. Machine lock held. What it did not take is kept for the next one.
 static void disconnect(struct char_backend *b)
 {
-    unwatch(&b->in_watch);
-    if (b->listen_fd < 0) { // end of standard input: output goes on
+    char_backend_unwatch(&b->in_watch);
+    if (!waits_for_peer(b) && !b->child) { // end of standard input: output goes on
         b->read_fd = -1;
         return;
     }
     g_mutex_lock(&b->lock);
-    unwatch(&b->out_watch);
-    g_byte_array_set_size(b->out, 0);
+    char_backend_unwatch(&b->out_watch);
     close(b->read_fd);
     b->read_fd = b->write_fd = -1;
     b->was_busy = false;
@@ -276,110 +260,11 @@ static void disconnect(struct char_backend *b)
         b->frontend->drained(b->opaque);
     if (b->frontend && b->frontend->connected)
         b->frontend->connected(b->opaque, false);
+    if (b->client)
+        char_target_connect(b);
 }
 
-// ---- Opening ----
-static bool fail(GError **error, const char *what, const char *argument, const char *cure)
-{
-    int e = errno;
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Cannot %s %s (%s): %s.", what, argument, g_strerror(e),
-                cure);
-    return false;
-}
-
-static bool open_stdio(struct char_backend *b, const char *argument, GError **error)
-{
-    b->read_fd = STDIN_FILENO;
-    b->write_fd = STDOUT_FILENO;
-    b->terminal = isatty(STDIN_FILENO);
-    if (b->terminal)
-        make_terminal_raw();
-    return true;
-}
-
-static bool open_file(struct char_backend *b, const char *argument, GError **error)
-{
-    b->write_fd = open(argument, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    b->owns_fds = true;
-    return b->write_fd >= 0 || fail(error, "write the file", argument, "choose a path that you may write");
-}
-
-static bool listen_on(struct char_backend *b, int fd, const void *address, socklen_t length, const char *argument,
-                      GError **error)
-{
-    b->listen_fd = fd;
-    b->socket = b->owns_fds = true;
-    if (fd < 0 || bind(fd, address, length) != 0 || listen(fd, 1) != 0)
-        return fail(error, "listen on", argument, "choose an address that is free and that you may use");
-    b->address = g_strdup(argument);
-    b->accept_watch = watch(b, fd, G_IO_IN, connection_ready);
-    return true;
-}
-
-static bool open_socket(struct char_backend *b, const char *argument, GError **error)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(argument) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
-        return fail(error, "listen on", argument, "choose a shorter path");
-    }
-    strcpy(address.sun_path, argument);
-    struct stat st;
-    if (lstat(argument, &st) == 0 && S_ISSOCK(st.st_mode))
-        unlink(argument);
-    if (!listen_on(b, socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), &address, sizeof(address), argument, error))
-        return false;
-    chmod(argument, 0600);
-    b->unlink_address = true;
-    return true;
-}
-
-static bool open_tcp(struct char_backend *b, const char *argument, GError **error)
-{
-    g_auto(GStrv) parts = g_strsplit(argument, ":", 2);
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    guint64 port = 0;
-    if (g_strv_length(parts) != 2 || inet_pton(AF_INET, parts[0], &address.sin_addr) != 1 ||
-        !g_ascii_string_to_unsigned(parts[1], 10, 1, 65535, &port, NULL)) {
-        errno = EINVAL;
-        return fail(error, "listen on", argument, "give tcp:ADDRESS:PORT, for example tcp:127.0.0.1:4000");
-    }
-    address.sin_port = htons(port);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-    if (fd >= 0)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    return listen_on(b, fd, &address, sizeof(address), argument, error);
-}
-
-static bool open_pty(struct char_backend *b, const char *argument, GError **error)
-{
-    char name[64];
-    if (openpty(&b->read_fd, &b->terminal_fd, name, NULL, NULL) != 0)
-        return fail(error, "open", "a pseudo-terminal", "mount /dev/pts or choose another target");
-    struct termios raw;
-    tcgetattr(b->terminal_fd, &raw);
-    cfmakeraw(&raw);
-    tcsetattr(b->terminal_fd, TCSANOW, &raw);
-    b->write_fd = b->read_fd;
-    b->owns_fds = true;
-    b->address = g_strdup(name);
-    return true;
-}
-
-static bool open_null(struct char_backend *b, const char *argument, GError **error)
-{
-    return true;
-}
-
-static const struct {
-    const char *name;
-    bool argument;
-    bool (*open)(struct char_backend *b, const char *argument, GError **error);
-} targets[] = {
-    {"stdio", false, open_stdio}, {"file:", true, open_file}, {"socket:", true, open_socket},
-    {"tcp:", true, open_tcp},     {"pty", false, open_pty},   {"null", false, open_null},
-};
-
+// ---- Life ----
 struct char_backend *char_backend_open(const char *target, GMainContext *context, GRecMutex *machine_lock,
                                        GError **error)
 {
@@ -387,21 +272,24 @@ struct char_backend *char_backend_open(const char *target, GMainContext *context
     b->context = context;
     b->machine_lock = machine_lock;
     b->target = g_strdup(target);
-    b->read_fd = b->write_fd = b->listen_fd = b->terminal_fd = -1;
+    b->read_fd = b->write_fd = b->listen_fd = b->terminal_fd = b->pending_fd = -1;
     b->out = g_byte_array_new();
     g_mutex_init(&b->lock);
-    for (unsigned i = 0; i < G_N_ELEMENTS(targets); i++) {
-        bool match = targets[i].argument ? g_str_has_prefix(target, targets[i].name) && target[strlen(targets[i].name)]
-                                         : strcmp(target, targets[i].name) == 0;
+    for (const struct char_target *kind = char_targets; kind->name; kind++) {
+        size_t length = strlen(kind->name);
+        bool match =
+            kind->argument ? g_str_has_prefix(target, kind->name) && target[length] : strcmp(target, kind->name) == 0;
         if (!match)
             continue;
-        if (targets[i].open(b, target + strlen(targets[i].name), error))
+        if (kind->open(b, target + length, error))
             return b;
         char_backend_free(b);
         return NULL;
     }
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                "There is no target %s: use stdio, file:PATH, socket:PATH, tcp:ADDRESS:PORT, pty or null.", target);
+                "There is no target %s: use stdio, pty, null, file:PATH, socket:PATH, tcp:ADDRESS:PORT, "
+                "telnet:ADDRESS:PORT, unix:PATH, tcp-client:HOST:PORT, device:PATH or program:COMMAND.",
+                target);
     char_backend_free(b);
     return NULL;
 }
@@ -410,9 +298,12 @@ char *char_backend_describe(struct char_backend *b)
 {
     if (b->listen_fd >= 0) {
         const char *away = b->read_fd < 0 ? "disconnected:" : "";
-        bool local = g_str_has_prefix(b->target, "socket:");
-        return g_strdup_printf("%s%s:%s,server=on", away, local ? "unix" : "tcp", b->address);
+        const char *kind = g_str_has_prefix(b->target, "socket:") ? "unix" : b->telnet ? "telnet" : "tcp";
+        return g_strdup_printf("%s%s:%s,server=on", away, kind, b->address);
     }
+    if (b->client)
+        return g_strdup_printf("%s%s:%s", b->read_fd < 0 ? "disconnected:" : "",
+                               b->peer.ss_family == AF_UNIX ? "unix" : "tcp", strchr(b->target, ':') + 1);
     return b->address ? g_strconcat("pty:", b->address, NULL) : g_strdup(b->target);
 }
 
@@ -426,10 +317,11 @@ void char_backend_free(struct char_backend *b)
         struct pollfd ready = {.fd = b->write_fd, .events = POLLOUT};
         poll(&ready, 1, 100);
     }
-    unwatch(&b->out_watch);
+    char_backend_unwatch(&b->out_watch);
     g_mutex_unlock(&b->lock);
-    unwatch(&b->in_watch);
-    unwatch(&b->accept_watch);
+    char_backend_unwatch(&b->in_watch);
+    char_backend_unwatch(&b->accept_watch);
+    char_target_close(b);
     for (GSource *pending; (pending = g_main_context_find_source_by_user_data(b->context, b));)
         g_source_destroy(pending);
     if (b->terminal)
@@ -446,6 +338,7 @@ void char_backend_free(struct char_backend *b)
     }
     if (b->unlink_address)
         unlink(b->address);
+    telnet_free(b->telnet);
     g_byte_array_unref(b->out);
     g_mutex_clear(&b->lock);
     g_free(b->address);

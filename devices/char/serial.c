@@ -46,8 +46,10 @@ struct serial {
     uint16_t divisor;
     bool tx_interrupt; // the transmitter became empty and nobody was told yet
     bool tx_busy;      // the back end is full
-    bool overrun, timed_out, carrier;
-    bool line; // what this port drives; COM1 and COM3 share a line, so only changes are passed on
+    bool overrun, timed_out;
+    uint8_t outside; // enum char_lines: what the other side drives
+    bool uses_rts;   // the guest raised RTS once: low it means "wait"
+    bool line;       // what this port drives; COM1 and COM3 share a line, so only changes are passed on
     uint8_t fifo[FIFO];
     uint8_t fifo_count;
     struct timer timeout; // four characters without a new one
@@ -69,7 +71,7 @@ static uint8_t line_status(const struct serial *s)
 static uint8_t modem_lines(const struct serial *s)
 {
     if (!(s->mcr & MCR_LOOP))
-        return MSR_CTS | MSR_DSR | (s->carrier ? MSR_DCD : 0);
+        return s->outside << 4; // enum char_lines has the register's order
     return (s->mcr & MCR_RTS ? MSR_CTS : 0) | (s->mcr & MCR_DTR ? MSR_DSR : 0) | (s->mcr & MCR_OUT1 ? MSR_RI : 0) |
            (s->mcr & MCR_OUT2 ? MSR_DCD : 0);
 }
@@ -135,7 +137,8 @@ static unsigned can_receive(void *opaque)
 {
     const struct serial *s = opaque;
     unsigned capacity = s->fcr & FCR_ON ? FIFO : 1;
-    return s->mcr & MCR_LOOP || s->fifo_count >= capacity ? 0 : capacity - s->fifo_count;
+    bool held = s->uses_rts && !(s->mcr & MCR_RTS); // the guest asks the other side to wait
+    return s->mcr & MCR_LOOP || held || s->fifo_count >= capacity ? 0 : capacity - s->fifo_count;
 }
 
 static void receive(void *opaque, const uint8_t *data, unsigned length)
@@ -192,12 +195,21 @@ static void connected(void *opaque, bool is_connected)
 {
     struct serial *s = opaque;
     uint8_t before = modem_lines(s);
-    s->carrier = is_connected;
+    s->outside = CHAR_CTS | CHAR_DSR | (is_connected ? CHAR_DCD : 0);
     note_modem_change(s, before);
     update(s);
 }
 
-static const struct char_frontend frontend = {can_receive, receive, drained, connected};
+static void lines(void *opaque, uint8_t now)
+{
+    struct serial *s = opaque;
+    uint8_t before = modem_lines(s);
+    s->outside = now;
+    note_modem_change(s, before);
+    update(s);
+}
+
+static const struct char_frontend frontend = {can_receive, receive, drained, connected, lines};
 
 // ---- Registers ----
 static void write_fifo_control(struct serial *s, uint8_t value)
@@ -217,8 +229,23 @@ static void write_modem_control(struct serial *s, uint8_t value)
     bool was_loop = s->mcr & MCR_LOOP;
     s->mcr = value & 0x1f;
     note_modem_change(s, before);
-    if (was_loop && !(s->mcr & MCR_LOOP) && s->backend)
+    if (s->mcr & MCR_LOOP || !s->backend)
+        return;
+    s->uses_rts |= s->mcr & MCR_RTS;
+    char_backend_set_lines(s->backend, s->mcr & MCR_DTR, s->mcr & MCR_RTS);
+    if (was_loop || (s->uses_rts && s->mcr & MCR_RTS))
         char_backend_accept_input(s->backend);
+}
+
+static void set_format(struct serial *s)
+{
+    const struct char_format format = {.baud = 115200 / MAX(s->divisor, 1),
+                                       .bits = (s->lcr & 3) + 5,
+                                       .two_stops = s->lcr & 4,
+                                       .parity = s->lcr & 8,
+                                       .odd = !(s->lcr & 16)};
+    if (s->backend && !(s->lcr & LCR_DLAB))
+        char_backend_set_format(s->backend, &format);
 }
 
 static void serial_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -246,6 +273,7 @@ static void serial_write(void *opaque, uint64_t offset, uint64_t value, unsigned
         break;
     case LCR:
         s->lcr = value;
+        set_format(s);
         break;
     case MCR:
         write_modem_control(s, value);
@@ -310,7 +338,9 @@ static bool realize(struct device *device, GError **error)
     region_init_io(&s->ports, "serial", &serial_ops, s, 8);
     if (s->port)
         address_space_map(device->machine->ports, &s->ports, s->port, 0);
-    s->carrier = true;
+    s->outside = CHAR_CTS | CHAR_DSR | CHAR_DCD;
+    if (s->backend && !char_backend_address(s->backend))
+        s->outside = char_backend_lines(s->backend);
     if (s->backend)
         char_backend_attach(s->backend, &frontend, s);
     return true;
@@ -328,7 +358,7 @@ static void reset(struct device *device)
     struct serial *s = (struct serial *)device;
     s->ier = s->lcr = s->mcr = s->scratch = s->fcr = s->msr_delta = 0;
     s->divisor = 12;
-    s->tx_interrupt = s->overrun = s->timed_out = false;
+    s->tx_interrupt = s->overrun = s->timed_out = s->uses_rts = false;
     s->fifo_count = 0;
     s->tx_busy = s->backend && char_backend_busy(s->backend);
     timer_cancel(&s->timeout);

@@ -77,11 +77,8 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
     if ((ne->command & COMMAND_STOP) || (ne->rcr & RCR_MONITOR) || length > 1518 || !ring_is_sane(ne) ||
         !wanted(ne, frame))
         return true; // dropped
-    if (free_pages(ne) <= pages) {
-        ne->isr |= ISR_OVW;
-        update_interrupt(ne);
-        return false;
-    }
+    if (free_pages(ne) <= pages)
+        return false; // no overflow: the frame waits in the cable until the driver has read others
     unsigned next = ne->current + pages, at = ne->current * PAGE;
     if (next >= ne->stop)
         next -= ne->stop - ne->start;

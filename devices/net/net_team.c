@@ -181,6 +181,7 @@ static bool team_open(struct nic *nic, const char *name, GError **error)
 
 const struct nic_backend nic_backend_team = {
     .name = "team",
+    .whole = true,
     .open = team_open,
     .close = team_close,
     .send = team_send,

@@ -302,6 +302,7 @@ static void user_close(struct nic *nic)
 
 const struct nic_backend nic_backend_user = {
     .name = "user",
+    .whole = true,
     .takes_large = true,
     .open = user_open,
     .close = user_close,

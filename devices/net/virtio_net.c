@@ -12,6 +12,7 @@
 #define CONTROL_SIZE  64
 #define HEADER_SIZE   12
 #define LEGACY_HEADER 10
+#define VLAN_TAG      4u
 #define MERGE_MAX     64  // buffers for one frame
 #define LARGE_START   128 // bytes of a large frame in which all its headers' fields lie that are changed
 
@@ -160,13 +161,10 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
     uint8_t header[HEADER_SIZE] = {0}, start[LARGE_START];
     unsigned count;
     const uint8_t *large = NULL;
-    if (length > NIC_FRAME_WIRE + 4) {
-        if (!takes_large(net) || !describe_large(frame, length, start, header))
-            return true; // dropped: the driver changed its mind since
+    if (length > NIC_FRAME_WIRE + VLAN_TAG && takes_large(net) && describe_large(frame, length, start, header))
         large = start;
-    } else if (virtio_has(device, BIT(FEATURE_GUEST_CSUM))) {
+    else if (virtio_has(device, BIT(FEATURE_GUEST_CSUM)) && nic_frames_are_whole(net->card.nic))
         header[0] = HEADER_DATA_VALID;
-    }
     if (!atomic_exchange(&net->quiet[pair], true))
         virtqueue_set_notification(queue, false);
     while (!(count = take_elements(queue, elements, limit, header_length + length))) {

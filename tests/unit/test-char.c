@@ -4,6 +4,9 @@
 
 #include <check.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <pty.h>
+#include <termios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -39,7 +42,7 @@ static void connected(void *opaque, bool is_connected)
     is_connected ? f->connects++ : f->disconnects++;
 }
 
-static const struct char_frontend frontend = {can_receive, receive, drained, connected};
+static const struct char_frontend frontend = {can_receive, receive, drained, connected, NULL};
 
 struct fixture {
     char *folder, *path, *target;
@@ -52,7 +55,7 @@ static void set_up(struct fixture *f, const char *kind)
     memset(f, 0, sizeof(*f));
     f->folder = g_dir_make_tmp("cloche-char-XXXXXX", NULL);
     f->path = g_build_filename(f->folder, "end", NULL);
-    f->target = g_strconcat(kind, strchr(kind, ':') ? f->path : NULL, NULL);
+    f->target = g_strconcat(kind, strchr(kind, ':') && !g_str_has_prefix(kind, "program:") ? f->path : NULL, NULL);
     f->front.received = g_string_new(NULL);
     f->backend = char_backend_open(f->target, g_main_context_default(), NULL, NULL);
     ck_assert_ptr_nonnull(f->backend);
@@ -208,10 +211,197 @@ START_TEST(nobody_gets_everything_and_nothing_grows)
 }
 END_TEST
 
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    ck_assert_int_eq(listen(fd, 1), 0);
+    return fd;
+}
+
+static int accept_late(int listener)
+{
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+    for (unsigned i = 0; i < 5000; i++) {
+        int fd = accept(listener, NULL, NULL);
+        if (fd >= 0)
+            return fd;
+        g_main_context_iteration(NULL, false);
+        g_usleep(1000);
+    }
+    ck_abort_msg("nobody connects");
+}
+
+// A client says what it has to say once somebody answers, and again after that one went.
+START_TEST(a_client_waits_for_its_server)
+{
+    struct fixture f;
+    set_up(&f, "unix:");
+    char_backend_write(f.backend, "early", 5);
+    turn();
+    int listener = listen_at(f.path), fd = accept_late(listener);
+    char text[32] = "";
+    f.front.room = 100;
+    ck_assert_int_eq(write(fd, "hello", 5), 5);
+    turn();
+    ck_assert_int_eq(read(fd, text, sizeof(text)), 5);
+    ck_assert_str_eq(text, "early");
+    ck_assert_str_eq(f.front.received->str, "hello");
+    close(fd);
+    turn();
+    ck_assert_uint_eq(f.front.disconnects, 1);
+    char_backend_write(f.backend, "again", 5);
+    fd = accept_late(listener);
+    turn();
+    ck_assert_int_eq(read(fd, text, sizeof(text)), 5);
+    ck_assert_str_eq(text, "again");
+    close(fd);
+    close(listener);
+    tear_down(&f);
+}
+END_TEST
+
+// 64 KiB are kept for somebody who comes late: the last ones.
+START_TEST(the_limit_of_what_is_kept)
+{
+    struct fixture f;
+    set_up(&f, "socket:");
+    for (unsigned i = 0; i < 70000; i++) {
+        uint8_t byte = i * 31;
+        char_backend_write(f.backend, &byte, 1);
+    }
+    int fd = connect_to(f.path);
+    unsigned at = 70000 - 65536, wrong = 0;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    for (unsigned idle = 0; at < 70000 && idle < 1000; idle++) {
+        uint8_t bytes[4096];
+        ssize_t count = read(fd, bytes, sizeof(bytes));
+        for (ssize_t i = 0; i < count; i++)
+            wrong += bytes[i] != (uint8_t)(at++ * 31);
+        turn();
+    }
+    ck_assert_uint_eq(at, 70000);
+    ck_assert_uint_eq(wrong, 0);
+    close(fd);
+    tear_down(&f);
+}
+END_TEST
+
+static unsigned free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, length), 0);
+    getsockname(fd, (struct sockaddr *)&address, &length);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+// A telnet server and a TCP client of ours in conversation, and what goes over the wire by RFC 854.
+START_TEST(telnet_keeps_every_byte)
+{
+    g_autofree char *server = g_strdup_printf("telnet:127.0.0.1:%u", free_port());
+    g_autofree char *client = g_strdup_printf("tcp-client:%s", strchr(server, ':') + 1);
+    struct front fronts[2] = {{.room = 1000, .received = g_string_new(NULL)},
+                              {.room = 1000, .received = g_string_new(NULL)}};
+    struct char_backend *ends[2];
+    ends[0] = char_backend_open(server, g_main_context_default(), NULL, NULL);
+    ends[1] = char_backend_open(client, g_main_context_default(), NULL, NULL);
+    ck_assert(ends[0] && ends[1]);
+    for (unsigned i = 0; i < 2; i++)
+        char_backend_attach(ends[i], &frontend, &fronts[i]);
+    turn();
+    char_backend_write(ends[0],
+                       "a\xff"
+                       "b",
+                       3);
+    // A command, a doubled 255, an option with a sub-negotiation, and Enter as telnet's own clients send it.
+    char_backend_write(ends[1], "\xff\xf1x\xff\xff\xff\xfb\x18\xff\xfa\x18zz\xff\xf0y\r\0z", 19);
+    turn();
+    ck_assert_uint_eq(fronts[0].received->len, 5);
+    ck_assert_mem_eq(fronts[0].received->str, "x\xffy\rz", 5);
+    ck_assert_uint_eq(fronts[1].received->len, 12 + 4);
+    ck_assert_mem_eq(fronts[1].received->str + 12,
+                     "a\xff\xff"
+                     "b",
+                     4);
+    for (unsigned i = 0; i < 2; i++) {
+        char_backend_free(ends[i]);
+        g_string_free(fronts[i].received, true);
+    }
+}
+END_TEST
+
+START_TEST(a_program_has_both_streams)
+{
+    struct fixture f;
+    set_up(&f, "program:sh -c 'read x; echo \"got $x\"; exit 3' ");
+    f.front.room = 100;
+    char_backend_write(f.backend, "word\n", 5);
+    for (unsigned i = 0; i < 200 && !f.front.disconnects; i++)
+        turn();
+    ck_assert_str_eq(f.front.received->str, "got word\n");
+    ck_assert_uint_eq(f.front.disconnects, 1);
+    char_backend_write(f.backend, "nobody", 6);
+    tear_down(&f);
+}
+END_TEST
+
+// A pseudo-terminal's other end is a serial device without modem lines.
+START_TEST(a_device_of_the_host)
+{
+    struct fixture f;
+    int master, slave;
+    char name[64];
+    ck_assert_int_eq(openpty(&master, &slave, name, NULL, NULL), 0);
+    g_autofree char *target = g_strconcat("device:", name, NULL);
+    memset(&f, 0, sizeof(f));
+    f.front.received = g_string_new(NULL);
+    f.backend = char_backend_open(target, g_main_context_default(), NULL, NULL);
+    ck_assert_ptr_nonnull(f.backend);
+    char_backend_attach(f.backend, &frontend, &f.front);
+    f.front.room = 100;
+    const struct char_format format = {.baud = 9600, .bits = 7, .parity = true, .odd = true, .two_stops = true};
+    char_backend_set_format(f.backend, &format);
+    char_backend_set_lines(f.backend, true, false);
+    ck_assert_uint_eq(char_backend_lines(f.backend), CHAR_CTS | CHAR_DSR | CHAR_DCD);
+    struct termios mode;
+    ck_assert_int_eq(tcgetattr(slave, &mode), 0);
+    ck_assert_uint_eq(cfgetospeed(&mode), B9600);
+    ck_assert_uint_eq(mode.c_cflag & (PARODD | CSTOPB), PARODD | CSTOPB);
+    char_backend_write(f.backend, "out\r\n", 5);
+    ck_assert_int_eq(write(master, "in\r", 3), 3);
+    turn();
+    char text[16] = "";
+    ck_assert_int_eq(read(master, text, sizeof(text)), 5);
+    ck_assert_str_eq(text, "out\r\n");
+    ck_assert_str_eq(f.front.received->str, "in\r");
+    char_backend_free(f.backend);
+    g_string_free(f.front.received, true);
+    close(master);
+    close(slave);
+}
+END_TEST
+
 START_TEST(bad_targets_are_named)
 {
-    static const char *const bad[] = {"",      "stdout",           "file:",        "file:/no/such/folder/x",
-                                      "tcp:x", "tcp:localhost:99", "tcp:1.2.3.4:", "socket:/no/such/folder/x"};
+    static const char *const bad[] = {"",
+                                      "stdout",
+                                      "file:",
+                                      "file:/no/such/folder/x",
+                                      "device:/dev/null",
+                                      "device:/no/such",
+                                      "program:/no/such/program",
+                                      "program:'",
+                                      "tcp-client:nowhere",
+                                      "telnet:x",
+                                      "tcp:x",
+                                      "tcp:localhost:99",
+                                      "tcp:1.2.3.4:",
+                                      "socket:/no/such/folder/x"};
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) error = NULL;
         ck_assert_ptr_null(char_backend_open(bad[i], g_main_context_default(), NULL, &error));
@@ -231,6 +421,11 @@ int main(void)
     tcase_add_test(tests, input_waits_for_room);
     tcase_add_test(tests, a_pseudo_terminal_carries_both_ways);
     tcase_add_test(tests, nobody_gets_everything_and_nothing_grows);
+    tcase_add_test(tests, a_client_waits_for_its_server);
+    tcase_add_test(tests, the_limit_of_what_is_kept);
+    tcase_add_test(tests, telnet_keeps_every_byte);
+    tcase_add_test(tests, a_program_has_both_streams);
+    tcase_add_test(tests, a_device_of_the_host);
     tcase_add_test(tests, bad_targets_are_named);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
