@@ -77,8 +77,13 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
     if ((ne->command & COMMAND_STOP) || (ne->rcr & RCR_MONITOR) || length > 1518 || !ring_is_sane(ne) ||
         !wanted(ne, frame))
         return true; // dropped
-    if (free_pages(ne) <= pages)
-        return false; // no overflow: the frame waits in the cable until the driver has read others
+    if (free_pages(ne) <= pages) {
+        // No overflow: the frame waits in the cable until the driver has read others. A driver that acknowledged a
+        // frame between two looks is told again.
+        ne->isr |= ISR_PRX;
+        update_interrupt(ne);
+        return false;
+    }
     unsigned next = ne->current + pages, at = ne->current * PAGE;
     if (next >= ne->stop)
         next -= ne->stop - ne->start;

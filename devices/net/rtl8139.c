@@ -152,8 +152,10 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
     if (!(rtl->regs[CR] & CR_RE) || !kind || length > FRAME_MAX || !pci_bus_master(&rtl->pci))
         return true; // dropped
     uint32_t read = (get(rtl, CAPR, 2) + 16) % size, room = (read + size - at) % size;
-    if (room && room <= total)
-        return false; // no overflow: the frame waits in the cable until the driver has read others
+    if (room && room <= total) {
+        add_causes(rtl, ISR_ROK); // no overflow: the frame waits in the cable until the driver has read others
+        return false;
+    }
     uint8_t header[4], fcs[4];
     store_le(header, 2, kind | RX_OK);
     store_le(header + 2, 2, length + 4);

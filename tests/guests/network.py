@@ -2,15 +2,21 @@
 """Guests on networks: DHCP on every card, transfers both ways by checksum, network boot, two machines of a team."""
 import hashlib
 import http.server
+import json
 import os
+import re
+import shutil
 import socket
+import subprocess
 import threading
+import time
 import urllib.parse
 
+import guests
 import initramfs
 import modules
 from guests import row
-from harness import Failure, Guest
+from harness import Failure, Guest, Skip, need
 
 DRIVERS = {"virtio-net": ("virtio_net", "virtio_pci"), "e1000": ("e1000",), "rtl8139": ("8139too",), "pcnet": ("pcnet32",),
            "ne2k": ("ne2k-pci",)}
@@ -123,6 +129,258 @@ def net_team(guest):
     finally:
         other.close()
     return "3 MiB from one machine to the other with equal checksums"
+
+
+# ---- Large transfers: what was made on one side is summed on the other, without ever being a file ----
+CHUNK = 16  # MiB
+
+
+class Streams:
+    """On ADDRESS: sends TIMES chunks to who says "get", sums what comes after "put"."""
+
+    def __init__(self, address, times):
+        self.chunk, self.times = os.urandom(CHUNK << 20), times
+        self.sum, self.done, self.bytes = None, threading.Event(), 0
+        self.listener = socket.create_server((address, 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def expected(self):
+        total = hashlib.sha256()
+        for _ in range(self.times):
+            total.update(self.chunk)
+        return total.hexdigest()
+
+    def serve(self):
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+
+    def answer(self, connection):
+        with connection:
+            word = b""
+            while len(word) < 4:
+                word += connection.recv(4 - len(word))
+            if word == b"get\n":
+                for _ in range(self.times):
+                    connection.sendall(self.chunk)
+                return
+            total = hashlib.sha256()
+            while part := connection.recv(1 << 20):
+                total.update(part)
+                self.bytes += len(part)
+            self.sum = total.hexdigest()
+            self.done.set()
+
+
+STREAM = """
+many() { for n in $(seq %(times)d); do cat /tmp/r; done; }
+dd if=/dev/urandom of=/tmp/r bs=1M count=%(chunk)d 2>/dev/null
+echo "guest: has $(many | sha256sum | cut -d' ' -f1)"
+"""
+STREAM_HOST = """
+cut -d' ' -f1 /proc/uptime > /tmp/t0
+(echo get; exec sleep 99999) | busybox nc %(host)s %(port)d | sha256sum > /tmp/sum &
+while ! [ -s /tmp/sum ]; do sleep 0.2; done
+echo "guest: got $(cut -d' ' -f1 /tmp/sum) $(cat /tmp/t0) $(cut -d' ' -f1 /proc/uptime)"
+cut -d' ' -f1 /proc/uptime > /tmp/t0
+(echo put; many) | busybox nc %(host)s %(port)d
+echo "guest: put $(cat /tmp/t0) $(cut -d' ' -f1 /proc/uptime)"
+"""
+
+
+def rate(mib, match):
+    return f"{mib * 8.388608 / max(float(match[2]) - float(match[1]), 0.01):.0f}"
+
+
+def stream(guest, net, up, address, mib, meanwhile=None):
+    """MIB each way between the guest and a server at ADDRESS of this host."""
+    card = re.search("card=([^,]*)", net)[1]
+    times = max(mib // CHUNK, 1)
+    host = Streams("127.0.0.1" if address == "10.0.2.2" else address, times)
+    files, load = modules.files(*DRIVERS[card])
+    script = load + up + (STREAM + STREAM_HOST) % {"times": times, "chunk": CHUNK, "host": address, "port": host.port}
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, script, files + [("dhcp", 0o755, DHCP.encode())])
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", "--memory",
+                "256M", "--net", net, "--control", guest.path("control"))
+    has = guest.expect(rb"guest: has ([0-9a-f]{64})")[1].decode()
+    if meanwhile:
+        meanwhile(guest)
+    got = guest.expect(rb"guest: got ([0-9a-f]{64}) ([0-9.]+) ([0-9.]+)")
+    if got[1].decode() != host.expected():
+        raise Failure("what the guest received is not what the host sent")
+    put = guest.expect(rb"guest: put ([0-9.]+) ([0-9.]+)")
+    guest.wait()
+    if not host.done.wait(20) or host.sum != has:
+        raise Failure(f"what the host received ({host.bytes} bytes) is not what the guest sent")
+    to_guest = rate(mib, [None, got[2], got[3]])
+    return f"{mib} MiB each way with equal checksums, {to_guest} and {rate(mib, [None, put[1], put[2]])} Mbit/s to and from the guest"
+
+
+NAT = """
+ip link set eth0 up; sleep 1
+busybox udhcpc -i eth0 -n -q -s /dhcp -t 10
+"""
+GIB = {"virtio-net": 1024, "e1000": 1024, "rtl8139": 1024, "pcnet": 1024, "ne2k": 64}
+
+
+def register_gib(card):
+    mib = int(os.environ.get("GUEST_NET_MIB", GIB[card]))
+
+    @row(f"net-gib-{card}", f"{GIB[card]} MiB each way by checksum over NAT on {card} (GUEST_NET_MIB)", 1200)
+    def run(guest):
+        return stream(guest, f"user,card={card}", NAT, "10.0.2.2", mib)
+
+
+for each in DRIVERS:
+    register_gib(each)
+
+
+def qmp(guest, *requests):
+    """Requests to the monitor: (command, arguments). Returns the last reply."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(guest.path("control"))
+        lines = connection.makefile("rw")
+        lines.readline()
+        for command, arguments in (("qmp_capabilities", {}),) + requests:
+            lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            lines.flush()
+            reply = {}
+            while "return" not in reply and "error" not in reply:
+                reply = json.loads(lines.readline())
+            if "error" in reply:
+                raise Failure(f"{command}: {reply['error']['desc']}")
+    return reply["return"]
+
+
+@row("net-flaps", "a transfer goes on over a cable that is pulled five times and loses 1 %", 600)
+def net_flaps(guest):
+    def flap(guest):
+        for _ in range(5):
+            time.sleep(1.5)
+            qmp(guest, ("set_link", {"name": "net0", "up": False}))
+            time.sleep(0.5)
+            qmp(guest, ("set_link", {"name": "net0", "up": True}))
+
+    return stream(guest, "user,card=e1000,loss=1,rate=40M", NAT, "10.0.2.2", 32, flap) + ", 5 flaps"
+
+
+@row("net-forwards", "port forwards are added and removed while the guest runs", 300)
+def net_forwards(guest):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    files, load = modules.files(*DRIVERS["virtio-net"])
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, load + NAT + f"""
+echo "guest: ready"
+for n in 1 2; do echo "{guest.nonce} $n" | busybox nc -l -p 7; done
+""", files + [("dhcp", 0o755, DHCP.encode())])
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", "--memory",
+                "128M", "--net", "user,card=virtio-net", "--control", guest.path("control"))
+    guest.expect(rb"guest: ready")
+
+    def ask():
+        with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            return connection.makefile().readline()
+
+    def refused():
+        try:
+            ask()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    forward = {"name": "net0", "forward": f"tcp:127.0.0.1:{port}-7"}
+    if not refused():
+        raise Failure("the port answers before it is forwarded")
+    for n in 1, 2:
+        qmp(guest, ("x-cloche-forward", forward))
+        for _ in range(20):  # the guest's listener comes again
+            if said := ask():
+                break
+            time.sleep(0.2)
+        if said.strip() != f"{guest.nonce} {n}":
+            raise Failure(f"the guest said {said!r}")
+        qmp(guest, ("x-cloche-forward", forward | {"remove": True}))
+        if not refused():
+            raise Failure("the port answers after its forward was removed")
+    guest.wait()
+    return "twice added, used and removed"
+
+
+@row("net-tap", "16 MiB each way over a TAP interface of this host (root only)", 300)
+def net_tap(guest):
+    if os.geteuid() or not os.path.exists("/dev/net/tun"):
+        raise Skip("TAP needs root and /dev/net/tun")
+    name = f"tap{os.getpid() % 100000}"
+    try:
+        for command in (f"tuntap add dev {name} mode tap", f"addr add 10.77.77.1/24 dev {name}", f"link set {name} up"):
+            subprocess.run(["ip"] + command.split(), check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Skip(f"no TAP interface can be made here: {error}")
+    try:
+        return stream(guest, f"tap:{name},card=virtio-net",
+                      "ip link set eth0 up; ip addr add 10.77.77.2/24 dev eth0; sleep 2\n", "10.77.77.1", 16)
+    finally:
+        subprocess.run(["ip", "link", "del", name], capture_output=True)
+
+
+@row("net-gib-team", "1 GiB each way by checksum between two machines of a team (GUEST_NET_MIB)", 1200)
+def net_gib_team(guest):
+    mib = int(os.environ.get("GUEST_NET_MIB", 1024))
+    files, load = modules.files(*DRIVERS["virtio-net"])
+    team = f"gib{os.getpid()}"
+    other = Guest(guest.folder, guest.engine, guest.seconds)
+    other.path = lambda name: os.path.join(guest.folder, "other-" + name)
+    words = {"times": max(mib // CHUNK, 1), "chunk": CHUNK}
+
+    def start(who, address, script):
+        initrd = who.path("initrd")
+        initramfs.write(initrd, load + f"ip link set eth0 up; ip addr add {address}/24 dev eth0; sleep 1\n" + STREAM % words +
+                        script, files)
+        who.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", "--memory",
+                  "192M", "--net", f"team:{team},mac=52:54:00:00:00:0{address[-1]}")
+
+    try:
+        start(other, "10.9.9.2", "many | busybox nc -l -p 99 >/dev/null\n"
+              "echo \"guest: got $(busybox nc -l -p 98 < /dev/null | sha256sum | cut -d' ' -f1)\"\n")
+        has = other.expect(rb"guest: has ([0-9a-f]{64})")[1]
+        start(guest, "10.9.9.1", "cut -d' ' -f1 /proc/uptime > /tmp/t0\n"
+              "(exec sleep 99999) | busybox nc 10.9.9.2 99 | sha256sum > /tmp/sum &\n"
+              "while ! [ -s /tmp/sum ]; do sleep 0.2; done\n"
+              "echo \"guest: got $(cut -d' ' -f1 /tmp/sum) $(cat /tmp/t0) $(cut -d' ' -f1 /proc/uptime)\"\n"
+              "sleep 2; many | busybox nc 10.9.9.2 98\n")
+        mine = guest.expect(rb"guest: has ([0-9a-f]{64})")[1]
+        got = guest.expect(rb"guest: got ([0-9a-f]{64}) ([0-9.]+) ([0-9.]+)")
+        if got[1] != has:
+            raise Failure("what the first machine received is not what the second sent")
+        if other.expect(rb"guest: got ([0-9a-f]{64})")[1] != mine:
+            raise Failure("what the second machine received is not what the first sent")
+        guest.wait()
+    finally:
+        other.close()
+    return f"{mib} MiB each way with equal checksums, {rate(mib, [None, got[2], got[3]])} Mbit/s"
+
+
+# ---- Network boot ----
+@row("pxe-installer", "Debian's installer by pxelinux from the built-in TFTP server, to its first dialogs", 900)
+def pxe_installer(guest):
+    image = f"{guests.IMAGES}/amd64/text/debian-installer/amd64"
+    os.makedirs(guest.path("tftp/pxelinux.cfg"))
+    for source, name in ((f"{image}/pxelinux.0", "pxelinux.0"), (f"{image}/boot-screens/ldlinux.c32", "ldlinux.c32"),
+                         (f"{image}/linux", "linux"), (f"{image}/initrd.gz", "initrd.gz")):
+        shutil.copy(need(source), guest.path("tftp/" + name))
+    with open(guest.path("tftp/pxelinux.cfg/default"), "w") as f:
+        f.write("serial 0 115200\nprompt 0\ndefault install\nlabel install\nkernel linux\n"
+                "append initrd=initrd.gz console=ttyS0,115200n8 DEBIAN_FRONTEND=text priority=high\n")
+    guest.start("--memory", "1G", "--net", f"user,card=virtio-net,tftp={guest.path('tftp')},bootfile=pxelinux.0", "--boot", "n")
+    guest.expect(rb"Linux version")
+    guest.expect(rb"Choose the language to be used.*?English.*?Prompt: '\?' for help, default=\d+> ")
+    guest.send("2\r")
+    guest.expect(rb"Select your location.*?Country, territory or area:.*?(\d+): United States.*?Prompt: ")
+    guest.stop()
+    return "kernel and initrd over TFTP, language dialog answered, location dialog came"
 
 
 class Requests(http.server.BaseHTTPRequestHandler):
