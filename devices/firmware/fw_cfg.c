@@ -18,8 +18,9 @@
 #define DMA_WRITE  0x10
 
 struct item {
-    uint8_t *data;
+    const uint8_t *data;
     uint32_t length;
+    GBytes *bytes; // that DATA belongs to
 };
 
 struct fw_cfg {
@@ -36,9 +37,18 @@ struct fw_cfg {
 // ---- Filling in ----
 void fw_cfg_add(struct fw_cfg *s, uint16_t key, const void *data, uint32_t length)
 {
-    g_assert(key < ITEMS);
-    g_free(s->items[key].data);
-    s->items[key] = (struct item){g_memdup2(data, length), length};
+    g_autoptr(GBytes) bytes = g_bytes_new(data, length);
+    fw_cfg_add_bytes(s, key, bytes);
+}
+
+void fw_cfg_add_bytes(struct fw_cfg *s, uint16_t key, GBytes *bytes)
+{
+    gsize length;
+    const uint8_t *data = g_bytes_get_data(bytes, &length);
+    g_assert(key < ITEMS && length <= UINT32_MAX);
+    g_bytes_ref(bytes);
+    g_clear_pointer(&s->items[key].bytes, g_bytes_unref);
+    s->items[key] = (struct item){data, length, bytes};
 }
 
 void fw_cfg_add_number(struct fw_cfg *s, uint16_t key, uint64_t value, unsigned size)
@@ -92,7 +102,7 @@ static struct item rest(const struct fw_cfg *s)
     if (s->selected >= ITEMS || s->offset >= s->items[s->selected].length)
         return (struct item){0};
     const struct item *item = &s->items[s->selected];
-    return (struct item){item->data + s->offset, item->length - s->offset};
+    return (struct item){.data = item->data + s->offset, .length = item->length - s->offset};
 }
 
 static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
@@ -192,7 +202,7 @@ static void unrealize(struct device *device)
 {
     struct fw_cfg *s = (struct fw_cfg *)device;
     for (unsigned i = 0; i < ITEMS; i++)
-        g_free(s->items[i].data);
+        g_clear_pointer(&s->items[i].bytes, g_bytes_unref);
     device->machine->fw_cfg = NULL;
 }
 

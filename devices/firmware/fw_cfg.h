@@ -18,6 +18,8 @@
 
 // The bytes are copied. Adding a key or name again replaces it.
 void fw_cfg_add(struct fw_cfg *fw_cfg, uint16_t key, const void *data, uint32_t length);
+// The same without a copy: parts of mapped files, which machines that start from the same file share.
+void fw_cfg_add_bytes(struct fw_cfg *fw_cfg, uint16_t key, GBytes *bytes);
 void fw_cfg_add_number(struct fw_cfg *fw_cfg, uint16_t key, uint64_t value, unsigned size);
 // Names of up to 55 bytes. False: the directory is full.
 bool fw_cfg_add_file(struct fw_cfg *fw_cfg, const char *name, const void *data, uint32_t length);

@@ -27,12 +27,13 @@ static const struct piece_keys {
 #define FIRMWARE_TOP  (256 * KiB) // SeaBIOS keeps its tables at the end of low memory
 #define ROM_CHECKSUM  6
 
-static void offer_piece(struct fw_cfg *fw_cfg, const struct piece_keys *keys, uint32_t address, const void *data,
-                        uint32_t size)
+// Takes over BYTES.
+static void offer_piece(struct fw_cfg *fw_cfg, const struct piece_keys *keys, uint32_t address, GBytes *bytes)
 {
     fw_cfg_add_number(fw_cfg, keys->address, address, 4);
-    fw_cfg_add_number(fw_cfg, keys->size, size, 4);
-    fw_cfg_add(fw_cfg, keys->data, data, size);
+    fw_cfg_add_number(fw_cfg, keys->size, g_bytes_get_size(bytes), 4);
+    fw_cfg_add_bytes(fw_cfg, keys->data, bytes);
+    g_bytes_unref(bytes);
 }
 
 // What of the file is looked at to learn its protocol.
@@ -145,10 +146,11 @@ static bool offer_kernel(struct machine *machine, GMappedFile *kernel_file, GMap
         return false;
     }
     g_autofree uint8_t *setup = make_setup(kernel, line, line_at, initrd_at, initrd_size);
-    offer_piece(fw_cfg, &setup_keys, setup_at, setup, setup_size);
-    offer_piece(fw_cfg, &kernel_keys, kernel_at, kernel + setup_size, size - setup_size);
-    offer_piece(fw_cfg, &initrd_keys, initrd_at, initrd ? g_mapped_file_get_contents(initrd) : "", initrd_size);
-    offer_piece(fw_cfg, &line_keys, line_at, line, strlen(line) + 1);
+    g_autoptr(GBytes) whole = g_mapped_file_get_bytes(kernel_file);
+    offer_piece(fw_cfg, &setup_keys, setup_at, g_bytes_new(setup, setup_size));
+    offer_piece(fw_cfg, &kernel_keys, kernel_at, g_bytes_new_from_bytes(whole, setup_size, size - setup_size));
+    offer_piece(fw_cfg, &initrd_keys, initrd_at, initrd ? g_mapped_file_get_bytes(initrd) : g_bytes_new(NULL, 0));
+    offer_piece(fw_cfg, &line_keys, line_at, g_bytes_new(line, strlen(line) + 1));
     return true;
 }
 
