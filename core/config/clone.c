@@ -139,6 +139,10 @@ static bool clone_state(struct cloning *cloning, GError **error)
         if (!snapshot_link_file(from, to, error))
             return false;
     }
+    g_autofree char *from = g_build_filename(cloning->snapshot->folder, "working-set", NULL);
+    g_autofree char *to = g_build_filename(saved, "working-set", NULL);
+    if (g_file_test(from, G_FILE_TEST_IS_REGULAR))
+        snapshot_link_file(from, to, NULL); // a hint only
     return config_set(cloning->config, "Machine", "resume", "saved", error);
 }
 

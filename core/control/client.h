@@ -6,6 +6,7 @@
 #define CLOCHE_CONTROL_CLIENT_H
 
 #include "core/base/base.h"
+#include "core/base/progress.h"
 
 #include <gio/gio.h>
 #include <json-glib/json-glib.h>
@@ -52,6 +53,14 @@ JsonNode *control_client_call(struct control_client *client, const char *command
 // Runs the main context until the connection ends or TIMEOUT_MS passed (0: for ever). True: it has ended.
 bool control_client_wait_closed(struct control_client *client, unsigned timeout_ms);
 bool control_client_closed(struct control_client *client);
+
+// Follows the job ID to its end on the thread of CLIENT, passing its progress on; PROGRESS's wish to cancel cancels it.
+// It is dismissed then. False: it failed or was cancelled.
+bool control_client_follow_job(struct control_client *client, const char *id, struct progress *progress,
+                               GError **error);
+// Starts COMMAND with ARGUMENTS (taken over) and "job-id" ID, and follows it.
+bool control_client_run_job(struct control_client *client, const char *id, const char *command, JsonObject *arguments,
+                            struct progress *progress, GError **error);
 
 // Arguments by pairs of "TYPE:NAME" and value, ended by NULL: "s:device", "cd0" (char *), "i:size", (int64_t),
 // "b:force", (int), "o:data" (JsonObject *, taken over), "a:keys" (JsonArray *, taken over). A NULL string or object is

@@ -153,6 +153,8 @@ static JsonNode *snapshot_load(struct qmp_call *call, GError **error)
     machine_unlock(machine);
     machine_state_unpark(machine, ran);
     if (good)
+        machine_state_record_needs(machine, snapshot->folder);
+    if (good)
         control_job_start(server->jobs, qmp_string(call, "job-id"), "snapshot-load", done_already, NULL, NULL, error);
     return NULL;
 }

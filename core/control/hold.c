@@ -252,6 +252,8 @@ bool machine_hold_resume(struct machine_hold *hold, struct machine *machine, GEr
         return false;
     if (strcmp(resume, SAVED_FOLDER) == 0)
         host_folder_remove(path, NULL); // the mapped memory lives on until the process ends
+    else
+        machine_state_record_needs(machine, path);
     return true;
 }
 

@@ -277,6 +277,14 @@ static struct control_job *call_job(struct qmp_call *call, GError **error)
     return job;
 }
 
+static void set_failure(JsonObject *entry, const GError *failure)
+{
+    const char *code = qmp_error_code_name(failure);
+    json_object_set_string_member(entry, "error", failure->message);
+    if (code)
+        json_object_set_string_member(entry, QMP_CODE_MEMBER, code);
+}
+
 static JsonNode *query_jobs(struct qmp_call *call, GError **error)
 {
     JsonArray *list = json_array_new();
@@ -290,7 +298,7 @@ static JsonNode *query_jobs(struct qmp_call *call, GError **error)
         json_object_set_int_member(entry, "current-progress", atomic_load(&job->progress.done));
         json_object_set_int_member(entry, "total-progress", atomic_load(&job->progress.total));
         if (job->status == JOB_CONCLUDED && job->failure)
-            json_object_set_string_member(entry, "error", job->failure->message);
+            set_failure(entry, job->failure);
         json_array_add_object_element(list, entry);
     }
     return qmp_node_array(list);

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_POLL_MS    20
+#define START_POLL_MS    5
 #define START_TIMEOUT_MS 60000
 
 static const char *const life_names[] = {"off", "saved", "running", "crashed", "busy"};

@@ -34,5 +34,7 @@ struct progress;
 bool machine_state_write_folder(struct machine *machine, const char *folder, struct progress *progress, GError **error);
 // FRESH: the machine has not run yet: its RAM is mapped, not read. The run state stays as it is.
 bool machine_state_read_folder(struct machine *machine, const char *folder, bool fresh, GError **error);
+// After it, where FOLDER stays: notes there soon which pages the machine needed first. Main loop thread.
+void machine_state_record_needs(struct machine *machine, const char *folder);
 
 #endif

@@ -223,45 +223,46 @@ bool ram_image_write(struct ram *ram, int fd, struct progress *progress, GError 
 
 // ---- Loading ----
 
-static bool load_page(struct ram *ram, int fd, uint64_t offset, uint64_t length, GError **error)
+// The new content where something was made of the old one (translated code, shadow tables, damage): to be told of pages
+// that change. NULL where the file cannot be mapped.
+static uint8_t *show_file(int fd, uint64_t length, GError **error)
 {
-    g_autofree uint8_t *buffer = g_malloc(length);
-    for (uint64_t done = 0; done < length;) {
-        ssize_t n = pread(fd, buffer + done, length - done, offset + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT, "Cannot read the memory image: %s",
-                        n ? g_strerror(errno) : "it ends too early");
-            return false;
-        }
-        done += n;
-    }
-    // Pages that are the same stay untouched: holes stay holes, translated code stays valid.
-    for (uint64_t at = 0; at < length; at += PAGE_SIZE) {
-        if (memcmp(ram->host + offset + at, buffer + at, PAGE_SIZE) == 0)
-            continue;
-        ram_write_begin(ram, offset + at, PAGE_SIZE);
-        memcpy(ram->host + offset + at, buffer + at, PAGE_SIZE);
-        ram_write_end(ram, offset + at, PAGE_SIZE);
-    }
-    return true;
+    void *map = mmap(NULL, length, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    if (map != MAP_FAILED)
+        return map;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot map the memory image: %s", g_strerror(errno));
+    return NULL;
 }
 
-bool ram_image_load(struct ram *ram, int fd, bool map, GError **error)
+// Under a machine that has run: pages that nobody tracks are simply others from now on.
+static bool remap(struct ram *ram, int fd, GError **error)
+{
+    uint64_t pages = ram->used >> PAGE_SHIFT;
+    uint8_t *new = show_file(fd, ram->used, error);
+    if (!new)
+        return false;
+    g_autofree uint64_t *changed = g_new0(uint64_t, pages / 64 + 1);
+    for (uint64_t page = 0; page < pages; page++) {
+        uint64_t offset = page << PAGE_SHIFT;
+        if (!ram_tracked(ram, offset) || memcmp(ram->host + offset, new + offset, PAGE_SIZE) == 0)
+            continue;
+        changed[page / 64] |= BIT(page % 64);
+        ram_write_begin(ram, offset, PAGE_SIZE);
+    }
+    munmap(new, ram->used);
+    bool good = ram_map_file(ram, fd, ram->used, error);
+    for (uint64_t page = 0; page < pages; page++)
+        if (changed[page / 64] >> page % 64 & 1)
+            ram_write_end(ram, page << PAGE_SHIFT, PAGE_SIZE);
+    return good;
+}
+
+bool ram_image_load(struct ram *ram, int fd, bool fresh, GError **error)
 {
     struct stat st;
-    if (fstat(fd, &st) != 0 || (uint64_t)st.st_size != ram->used) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT,
-                    "The memory image does not fit this machine: it has another amount of memory, or other devices");
-        return false;
-    }
-    if (map) {
-        posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED); // read ahead; pages come on demand meanwhile
-        return ram_map_file(ram, fd, ram->used, error);
-    }
-    for (uint64_t offset = 0; offset < ram->used; offset += MiB)
-        if (!load_page(ram, fd, offset, MIN(MiB, ram->used - offset), error))
-            return false;
-    return true;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size == ram->used)
+        return fresh ? ram_map_file(ram, fd, ram->used, error) : remap(ram, fd, error);
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT,
+                "The memory image does not fit this machine: it has another amount of memory, or other devices");
+    return false;
 }

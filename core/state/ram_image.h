@@ -24,8 +24,8 @@ uint64_t ram_image_early(const struct ram_image *image);   // pages copied becau
 
 // The whole image at once, for a machine that stands still.
 bool ram_image_write(struct ram *ram, int fd, struct progress *progress, GError **error);
-// Shows the image's content as RAM. MAP: by a private mapping (a fresh machine that has not run); else it is read in,
-// and caches of the old content are told. No vCPU runs. The file must have exactly the length of RAM in use.
-bool ram_image_load(struct ram *ram, int fd, bool map, GError **error);
+// Shows the image's content as RAM, by a private mapping: pages come on demand. FRESH: the machine has not run yet; else
+// caches of the old content are told. No vCPU runs. The file must have exactly the length of RAM in use.
+bool ram_image_load(struct ram *ram, int fd, bool fresh, GError **error);
 
 #endif

@@ -11,7 +11,5 @@ extern const struct cli_command cli_define_commands[], cli_life_commands[], cli_
 
 bool cli_set_pair(struct config *config, const char *pair, GError **error);
 char *cli_state(struct machine_entry *entry, struct machine_report *report);
-// Runs the main context until JOB of CLIENT has concluded, with a progress bar; Ctrl-C cancels it.
-bool cli_wait_job(struct cli *cli, struct control_client *client, const char *job, const char *title, GError **error);
 
 #endif

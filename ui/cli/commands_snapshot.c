@@ -11,65 +11,16 @@
 
 // ---- Jobs of a running machine ----
 
-static bool job_state(struct control_client *client, const char *id, bool *over, uint64_t *done, uint64_t *total,
-                      GError **error)
-{
-    g_autoptr(JsonNode) value = control_client_call(client, "query-jobs", NULL, 10000, NULL, NULL, error);
-    if (!value)
-        return false;
-    JsonArray *list = json_node_get_array(value);
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *job = json_array_get_object_element(list, i);
-        if (strcmp(json_object_get_string_member_with_default(job, "id", ""), id) != 0)
-            continue;
-        *over = strcmp(json_object_get_string_member_with_default(job, "status", ""), "concluded") == 0;
-        *done = json_object_get_int_member_with_default(job, "current-progress", 0);
-        *total = json_object_get_int_member_with_default(job, "total-progress", 0);
-        const char *failure = json_object_get_string_member_with_default(job, "error", NULL);
-        if (*over && failure)
-            g_set_error_literal(error, CLOCHE_ERROR,
-                                strcmp(failure, "Cancelled") == 0 ? CLOCHE_ERROR_CANCELLED : CLOCHE_ERROR_FAILED,
-                                failure);
-        return !*over || !failure;
-    }
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "The machine lost the job %s; its log says more", id);
-    return false;
-}
-
 struct remote_job {
     struct control_client *client;
-    const char *id;
+    const char *id, *command;
+    JsonObject *arguments;
 };
 
-static bool follow_job(void *opaque, struct progress *progress, GError **error)
+static bool remote_work(void *opaque, struct progress *progress, GError **error)
 {
     struct remote_job *remote = opaque;
-    bool over = false, asked = false;
-    uint64_t done, total;
-    while (!over) {
-        if (!job_state(remote->client, remote->id, &over, &done, &total, error))
-            return false;
-        atomic_store(&progress->total, total);
-        atomic_store(&progress->done, done);
-        if (!over && atomic_load(&progress->cancelled) && !asked) {
-            g_autoptr(JsonNode) value = control_client_call(
-                remote->client, "job-cancel", control_arguments("s:id", remote->id, NULL), 0, NULL, NULL, NULL);
-            asked = true;
-        }
-        if (!over)
-            g_usleep(20000);
-    }
-    return true;
-}
-
-bool cli_wait_job(struct cli *cli, struct control_client *client, const char *job, const char *title, GError **error)
-{
-    struct remote_job remote = {client, job};
-    if (!cli_run_work(cli, title, follow_job, &remote, error))
-        return false;
-    g_autoptr(JsonNode) value =
-        control_client_call(client, "job-dismiss", control_arguments("s:id", job, NULL), 0, NULL, NULL, NULL);
-    return true;
+    return control_client_run_job(remote->client, remote->id, remote->command, remote->arguments, progress, error);
 }
 
 // COMMAND with job-id, tag and note on the running machine, to its end.
@@ -78,12 +29,11 @@ static bool run_remote(struct cli *cli, struct machine_entry *entry, const char 
 {
     g_autofree char *id = g_strdup_printf("clochectl-%d", (int)getpid());
     g_autoptr(control_client_t) client = cli_connect(cli, entry, NULL, error);
+    struct remote_job remote = {client, id, command, NULL};
     if (!client)
         return false;
-    g_autoptr(JsonNode) value = control_client_call(
-        client, command, control_arguments("s:job-id", id, "s:tag", tag, "s:x-cloche-note", note, NULL), 600000, NULL,
-        NULL, error);
-    return value && cli_wait_job(cli, client, id, title, error);
+    remote.arguments = control_arguments("s:tag", tag, "s:x-cloche-note", note, NULL);
+    return cli_run_work(cli, title, remote_work, &remote, error);
 }
 
 static bool is_running(struct machine_entry *entry)

@@ -102,7 +102,9 @@ struct running_work {
     cli_work *work;
     void *opaque;
     struct progress progress;
-    atomic_bool over;
+    GMutex lock;
+    GCond ended;
+    bool over; // under LOCK
     bool good;
     GError *error;
 };
@@ -111,7 +113,10 @@ static gpointer work_thread(gpointer data)
 {
     struct running_work *running = data;
     running->good = running->work(running->opaque, &running->progress, &running->error);
-    atomic_store(&running->over, true);
+    g_mutex_lock(&running->lock);
+    running->over = true;
+    g_cond_signal(&running->ended);
+    g_mutex_unlock(&running->lock);
     return NULL;
 }
 
@@ -138,14 +143,18 @@ bool cli_run_work(struct cli *cli, const char *title, cli_work *work, void *opaq
     cli_interruptible = &running.progress;
     GThread *thread = g_thread_new("work", work_thread, &running);
     bool shown = false;
-    while (!atomic_load(&running.over)) {
-        g_usleep(20000);
+    g_mutex_lock(&running.lock);
+    while (!running.over) {
+        g_cond_wait_until(&running.ended, &running.lock, g_get_monotonic_time() + 100 * G_TIME_SPAN_MILLISECOND);
         if (bar && g_get_monotonic_time() - since > 300000) {
             print_bar(title, &running.progress, since);
             shown = true;
         }
     }
+    g_mutex_unlock(&running.lock);
     g_thread_join(thread);
+    g_mutex_clear(&running.lock);
+    g_cond_clear(&running.ended);
     cli_interruptible = NULL;
     if (shown)
         fputs("\r\033[K", stderr);

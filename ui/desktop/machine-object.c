@@ -27,7 +27,8 @@ void machine_set_state(ClocheMachine *self, ClocheState state, const char *reaso
     g_free(self->state_text);
     const char *name = gettext(state_names[state]);
     self->state_text = reason && *reason ? g_strdup_printf("%s – %s", name, reason) : g_strdup(name);
-    g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
+    if (!self->updating)
+        g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
 }
 
 // One table: in which states a request is legal, and what to say otherwise.
@@ -225,6 +226,7 @@ const char *cloche_machine_get_engine_reason(ClocheMachine *self)
 // ---- Life of the object ----
 void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entry)
 {
+    self->updating = true; // one signal for all of it
     g_free(self->name);
     g_free(self->damage);
     g_free(self->uuid);
@@ -241,6 +243,7 @@ void cloche_machine_update(ClocheMachine *self, const struct machine_entry *entr
         machine_set_state(self, CLOCHE_STATE_DAMAGED, self->damage);
     else if (!self->client && !self->starter && !self->look_timer && !machine_link_try(self))
         machine_link_look(self);
+    self->updating = false;
     g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
 }
 

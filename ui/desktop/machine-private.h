@@ -29,6 +29,7 @@ struct _ClocheMachine {
     guint look_timer, looks, figures_timer, devices_timer;
     GPtrArray *devices; // struct machine_device *
     gboolean stopping;  // asked for by the person: no notification
+    gboolean updating;  // "changed" comes once, at the end
     ClocheDisplay *display;
 };
 

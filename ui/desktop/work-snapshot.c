@@ -38,37 +38,6 @@ static void work_done(void *opaque)
 }
 
 // ---- On a running machine: its monitor's jobs ----
-static bool follow(struct control_client *client, const char *id, struct progress *progress, GError **error)
-{
-    for (bool asked = false;; g_usleep(50000)) {
-        g_autoptr(JsonNode) value = control_client_call(client, "query-jobs", NULL, 0, NULL, NULL, error);
-        if (!value)
-            return false;
-        JsonArray *list = json_node_get_array(value);
-        for (guint i = 0; i < json_array_get_length(list); i++) {
-            JsonObject *job = json_array_get_object_element(list, i);
-            if (strcmp(json_object_get_string_member_with_default(job, "id", ""), id) != 0)
-                continue;
-            atomic_store(&progress->total, json_object_get_int_member_with_default(job, "total-progress", 0));
-            atomic_store(&progress->done, json_object_get_int_member_with_default(job, "current-progress", 0));
-            if (strcmp(json_object_get_string_member_with_default(job, "status", ""), "concluded") != 0)
-                continue;
-            const char *failure = json_object_get_string_member_with_default(job, "error", NULL);
-            if (failure)
-                g_set_error_literal(error, CLOCHE_ERROR,
-                                    atomic_load(&progress->cancelled) ? CLOCHE_ERROR_CANCELLED : CLOCHE_ERROR_FAILED,
-                                    failure);
-            return !failure;
-        }
-        if (atomic_load(&progress->cancelled) && !asked) {
-            JsonNode *unused =
-                control_client_call(client, "job-cancel", control_arguments("s:id", id, NULL), 0, NULL, NULL, NULL);
-            g_clear_pointer(&unused, json_node_unref);
-            asked = true;
-        }
-    }
-}
-
 static bool remote(struct snapshot_work *work, const char *command, const char *tag, struct progress *progress,
                    GError **error)
 {
@@ -78,19 +47,9 @@ static bool remote(struct snapshot_work *work, const char *command, const char *
     g_main_context_push_thread_default(context);
     struct control_client *client = control_client_for_machine(work->uuid, &nothing, error);
     const char *note = strcmp(command, "snapshot-save") == 0 ? work->note : NULL;
-    JsonNode *accepted =
-        client ? control_client_call(client, command,
-                                     control_arguments("s:job-id", id, "s:tag", tag, "s:x-cloche-note", note, NULL), 0,
-                                     NULL, NULL, error)
-               : NULL;
-    bool good = accepted && follow(client, id, progress, error);
-    g_clear_pointer(&accepted, json_node_unref);
-    if (client) {
-        JsonNode *unused =
-            control_client_call(client, "job-dismiss", control_arguments("s:id", id, NULL), 0, NULL, NULL, NULL);
-        g_clear_pointer(&unused, json_node_unref);
-        control_client_free(client);
-    }
+    JsonObject *arguments = client ? control_arguments("s:tag", tag, "s:x-cloche-note", note, NULL) : NULL;
+    bool good = client && control_client_run_job(client, id, command, arguments, progress, error);
+    g_clear_pointer(&client, control_client_free);
     g_main_context_pop_thread_default(context);
     return good;
 }
