@@ -8,6 +8,7 @@
 #include "core/machine/drive.h"
 #include "core/state/machine_state.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 static const char *hold_folder(struct qmp_call *call, GError **error)
@@ -114,13 +115,17 @@ static bool go_back(struct machine *machine, const char *folder, struct snapshot
     if (!overlays)
         return false;
     g_autoptr(GError) local = NULL;
+    int64_t begun = g_get_monotonic_time();
     GHashTable *before = close_disks(machine, snapshot, &local);
     bool good = !local && snapshot_switch_back(folder, snapshot, overlays, false, &local);
     good = open_disks(folder, before, local ? NULL : &local) && good;
     g_hash_table_unref(before);
+    int64_t switched = g_get_monotonic_time();
     if (good) {
         *broken = !machine_state_read_folder(machine, snapshot->folder, false, &local);
         good = !*broken;
+        log_info("snapshot", "\"%s\": back in %" PRId64 " us for the disks and %" PRId64 " us for memory and state",
+                 snapshot->name, switched - begun, g_get_monotonic_time() - switched);
     }
     if (local)
         g_propagate_error(error, g_steal_pointer(&local));
