@@ -302,7 +302,7 @@ for n in 1 2; do echo "{guest.nonce} $n" | busybox nc -l -p 7; done
             time.sleep(0.2)
         if said.strip() != f"{guest.nonce} {n}":
             raise Failure(f"the guest said {said!r}")
-        qmp(guest, ("x-cloche-forward", forward | {"remove": True}))
+        qmp(guest, ("x-cloche-forward", forward | {"add": False}))
         if not refused():
             raise Failure("the port answers after its forward was removed")
     guest.wait()

@@ -226,10 +226,13 @@ void translate_ret(struct compiler *c)
         emit_op_reg(e, flags, 0x8b, HOST_A, RSP);
         check_begin(c, size, USE_READ);
     }
-    emit_op_mem(e, flags, 0x8b, HOST_A, MEM_BASE(at.base, at.disp));
+    unsigned target = shared ? HOST_A : HOST_D; // a commit takes HOST_A
+    emit_op_mem(e, flags, 0x8b, target, MEM_BASE(at.base, at.disp));
     if (!shared)
         check_end(c, false);
-    check_canonical(c, HOST_A);
+    check_canonical(c, target);
     emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, release));
+    if (!shared)
+        emit_mov_reg(e, HOST_A, HOST_D);
     emit_indirect(c);
 }
