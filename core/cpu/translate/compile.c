@@ -272,11 +272,19 @@ static void check_vector(struct compiler *c)
     c->vector_checked = true;
 }
 
+// RDRAND, RDSEED: where the state is compared, their results must be known.
+static bool random_number(const struct guest_insn *i)
+{
+    return i->encoding == ENCODING_LEGACY && i->map == 1 && i->opcode == 0xc7 && !i->memory;
+}
+
 static void translate_one(struct compiler *c)
 {
     const struct fact *f = &c->i->fact;
     switch (f->class) {
     case FACT_PLAIN:
+        if (c->t->single && random_number(&c->i->insn))
+            break;
         if (f->vector)
             check_vector(c);
         translate_plain(c);

@@ -189,6 +189,15 @@ static void make_link(struct context *c, uint32_t mode)
     g_mutex_unlock(&t->lock);
 }
 
+// Without links: a way out to a translation without shared checks is remembered for the next entry.
+static void note_link(struct context *c)
+{
+    struct link_site site;
+    memcpy(&site, (const void *)(uintptr_t)c->link_site, sizeof site);
+    if (site.noshare)
+        c->noshare_at = c->vcpu->rip;
+}
+
 static bool deliver_interrupts(struct vcpu *v, uint32_t bits)
 {
     if ((bits & ATTENTION_NMI) && !v->nmi_blocked && !v->interrupt_shadow) {
@@ -204,7 +213,44 @@ static bool deliver_interrupts(struct vcpu *v, uint32_t bits)
     return true;
 }
 
+#define NOT_CANONICAL   0x8000000000000000ull
 #define INTERPRET_SLICE 64 // instructions in a mode that is not translated
+
+// One stretch of guest code: from C into translated code and back, or a piece by the interpreter.
+static enum engine_exit run_once(struct vcpu *v, struct context *c)
+{
+    uint32_t mode = mode_of(v), again = c->noshare_at == v->rip ? MODE_NOSHARE : 0;
+    bool single = c->translator->single;
+    uint64_t limit = 1;
+    c->noshare_at = NOT_CANONICAL;
+    if (!(mode & MODE_UNSUPPORTED)) {
+        uint64_t rip = mode & MODE_64 ? v->rip : (uint32_t)v->rip;
+        struct block *b = block_get(c, rip, mode | again);
+        if (b) {
+            c->mode = mode;
+            enter(c, b);
+            if (c->exit_reason == EXIT_LINK && single)
+                note_link(c);
+            else if (c->exit_reason == EXIT_LINK)
+                make_link(c, mode_of(v));
+            if (c->exit_reason != EXIT_INTERPRET)
+                return ENGINE_EXIT_ATTENTION;
+        }
+        c->counters.interpreted++;
+    } else {
+        limit = v->interrupt_shadow || single ? 1 : INTERPRET_SLICE;
+        c->counters.interpreted_mode++;
+    }
+    return interpret_run(v, limit);
+}
+
+enum engine_exit translate_step(struct vcpu *v)
+{
+    struct context *c = v->engine_state;
+    signals_prepare_thread(c);
+    atomic_store(&c->kicked, 0);
+    return run_once(v, c);
+}
 
 static enum engine_exit translate_run(struct vcpu *v)
 {
@@ -219,25 +265,7 @@ static enum engine_exit translate_run(struct vcpu *v)
             return ENGINE_EXIT_ATTENTION;
         if (G_UNLIKELY(bits & (ATTENTION_INTERRUPT | ATTENTION_NMI)) && !deliver_interrupts(v, bits))
             return ENGINE_EXIT_SHUTDOWN;
-        uint32_t mode = mode_of(v);
-        uint64_t limit = 1;
-        if (!(mode & MODE_UNSUPPORTED)) {
-            uint64_t rip = mode & MODE_64 ? v->rip : (uint32_t)v->rip;
-            struct block *b = block_get(c, rip, mode);
-            if (b) {
-                c->mode = mode;
-                enter(c, b);
-                if (c->exit_reason == EXIT_LINK)
-                    make_link(c, mode_of(v));
-                if (c->exit_reason != EXIT_INTERPRET)
-                    continue;
-            }
-            c->counters.interpreted++;
-        } else {
-            limit = v->interrupt_shadow ? 1 : INTERPRET_SLICE;
-            c->counters.interpreted_mode++;
-        }
-        enum engine_exit exit = interpret_run(v, limit);
+        enum engine_exit exit = run_once(v, c);
         if (exit != ENGINE_EXIT_ATTENTION)
             return exit;
     }

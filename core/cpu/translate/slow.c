@@ -340,7 +340,7 @@ uint64_t translate_lookup(struct context *c, uint64_t address)
     struct translator *t = c->translator;
     c->counters.lookups++;
     c->exit_reason = EXIT_LOOKUP;
-    struct block *b = atomic_load(&c->kicked) ? NULL : block_near(c, address, c->mode);
+    struct block *b = atomic_load(&c->kicked) || t->single ? NULL : block_near(c, address, c->mode);
     if (!b)
         return (uintptr_t)t->thunks.exit_saved;
     __atomic_store_n(&t->jumps[address & ((1u << JUMP_BITS) - 1)], (uint64_t)(uintptr_t)b->indirect, __ATOMIC_RELAXED);

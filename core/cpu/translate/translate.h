@@ -153,6 +153,7 @@ struct context {
     uint64_t save[12]; // thunks: rax, rcx, rdx, rsi, rdi, r8-r11
     uint64_t slow_address, slow_site, slow_host, slow_value;
     uint64_t link_site;
+    uint64_t noshare_at; // see translator.single: where the next block is one without shared checks
     uint64_t shared[SHARES]; // host addresses of what shared checks cover
     _Atomic uint64_t thread; // host thread id, 0 before the first run
     uint64_t host_flags;
@@ -306,6 +307,7 @@ struct translator {
     ram_tracker_fn *next_tracker; // who was it before: the interpreter
     void *next_tracker_opaque;
     uint64_t features;
+    bool single; // no links: every block comes back to C. For tests, which look at the state after each one
 };
 
 #define JUMP_BITS 16
@@ -439,6 +441,8 @@ bool descriptor_load(struct context *c, uint16_t selector, uint64_t *descriptor)
 uint64_t event_deliver(struct context *c, unsigned vector, int64_t error, uint64_t rip);
 
 // run.c
+// One block, or one instruction where that is interpreted; interrupts are the caller's. For tests, with `single` set.
+enum engine_exit translate_step(struct vcpu *v);
 void context_load(struct context *c);  // from struct vcpu
 void context_store(struct context *c); // into struct vcpu
 bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ram_page);
