@@ -239,9 +239,9 @@ static uint64_t dead_flags(const struct context *c)
 }
 
 // The follower goes on until it stands where the leader stands. False: it never does.
-static bool follow(struct vcpu *v, bool progress, uint64_t *rips, unsigned *count)
+static bool follow(struct vcpu *v, bool progress, bool faulted, uint64_t *rips, unsigned *count)
 {
-    uint64_t dead = dead_flags(v->engine_state);
+    uint64_t dead = faulted ? FLAGS_STATUS : dead_flags(v->engine_state);
     struct vcpu *f = cosim.f;
     bool strings = false;
     *count = 0;
@@ -285,7 +285,7 @@ static void compare(struct vcpu *v, const struct vcpu *before, bool progress)
     unsigned count;
     bool faulted = v->exceptions != before->exceptions;
     g_array_set_size(cosim.writes, 0);
-    bool ok = follow(v, progress, rips, &count) && writes_equal(faulted, &where);
+    bool ok = follow(v, progress, faulted, rips, &count) && writes_equal(faulted, &where);
     for (unsigned n = 0; n < 3 && !ok; n++) { // what devices wrote meanwhile, and A and D bits
         cosim.retries++;
         undo(before);
@@ -293,7 +293,7 @@ static void compare(struct vcpu *v, const struct vcpu *before, bool progress)
         tape_foreign(copy_piece, NULL);
         if (n)
             reconcile();
-        ok = follow(v, progress, rips, &count) && (writes_equal(faulted, &where) || reconcile() == UINT64_MAX);
+        ok = follow(v, progress, faulted, rips, &count) && (writes_equal(faulted, &where) || reconcile() == UINT64_MAX);
     }
     if (!ok) {
         const char *complaint = tape_complaint();

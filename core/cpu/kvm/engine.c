@@ -191,6 +191,13 @@ static void look_at_log(struct kvm_machine *m, bool now)
     kvm_slots_log_sync(m);
 }
 
+static enum engine_exit failed(struct kvm_cpu *c, const char *what)
+{
+    int number = errno;
+    g_autofree char *text = g_strdup_printf("%s: %s", what, g_strerror(number));
+    return (enum engine_exit)(kvm_report(c, text, (uint64_t)number) - 1);
+}
+
 static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
 {
     struct vcpu *v = c->vcpu;
@@ -204,10 +211,11 @@ static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
             c->run->immediate_exit = 1;
             ioctl(c->fd, KVM_RUN, 0);
             c->run->immediate_exit = 0;
+            look_at_log(m, true); // who looks at a machine that stands still sees all that was written
             return ENGINE_EXIT_ATTENTION;
         }
         if (atomic_load(&m->slots_stale) && !kvm_slots_update(m))
-            return ENGINE_EXIT_ERROR;
+            return failed(c, "it refuses the machine's memory");
         inject(c, bits);
         look_at_log(m, false);
         int r = ioctl(c->fd, KVM_RUN, 0);
@@ -215,8 +223,7 @@ static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
         if (r < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (r < 0) {
-            log_error("kvm", "vcpu %u: KVM_RUN failed: %s", v->index, g_strerror(errno));
-            return ENGINE_EXIT_ERROR;
+            return failed(c, "the processor does not run");
         }
         int served = kvm_exit_serve(c);
         if (served != KVM_GO_ON) {
@@ -232,13 +239,11 @@ static enum engine_exit kvm_engine_run(struct vcpu *v)
     struct kvm_machine *m = v->set->engine_state;
     thread_prepare(c);
     if (!kvm_state_put(c)) {
-        log_error("kvm", "vcpu %u: KVM refuses the processor's state: %s", v->index, g_strerror(errno));
-        return ENGINE_EXIT_ERROR;
+        return failed(c, "it refuses the processor's state");
     }
     enum engine_exit exit = run_loop(c, m);
     if (!kvm_state_get(c)) {
-        log_error("kvm", "vcpu %u: KVM does not give the processor's state: %s", v->index, g_strerror(errno));
-        return ENGINE_EXIT_ERROR;
+        return failed(c, "it does not give the processor's state");
     }
     return exit;
 }

@@ -67,7 +67,7 @@ static int exit_go_on(struct kvm_cpu *c)
     return KVM_GO_ON;
 }
 
-static int report(struct kvm_cpu *c, const char *what, uint64_t detail)
+int kvm_report(struct kvm_cpu *c, const char *what, uint64_t detail)
 {
     const struct cpu_host *host = &c->vcpu->set->host;
     g_autofree char *text = g_strdup_printf("KVM cannot go on: %s (%lx)", what, (unsigned long)detail);
@@ -84,10 +84,10 @@ static int interpret_one(struct kvm_cpu *c)
     kvm_slots_log_sync(v->set->engine_state); // what the guest wrote to code that we decoded
     interpret_flush_tlb(v);
     if (!kvm_state_get(c))
-        return 1 + ENGINE_EXIT_ERROR;
+        return kvm_report(c, "it does not give the processor's state", 0);
     enum engine_exit exit = interpret_run(v, 1);
     if (!kvm_state_put(c))
-        return 1 + ENGINE_EXIT_ERROR;
+        return kvm_report(c, "it refuses the processor's state", 0);
     return exit == ENGINE_EXIT_ATTENTION ? KVM_GO_ON : 1 + (int)exit;
 }
 
@@ -98,12 +98,12 @@ static int exit_internal(struct kvm_cpu *c)
     unsigned n = c->run->internal.suberror;
     if (n == KVM_INTERNAL_ERROR_EMULATION)
         return interpret_one(c);
-    return report(c, n < G_N_ELEMENTS(names) ? names[n] : "internal error", n);
+    return kvm_report(c, n < G_N_ELEMENTS(names) ? names[n] : "internal error", n);
 }
 
 static int exit_entry(struct kvm_cpu *c)
 {
-    return report(c, "the processor refuses the guest's state", c->run->fail_entry.hardware_entry_failure_reason);
+    return kvm_report(c, "the processor refuses the guest's state", c->run->fail_entry.hardware_entry_failure_reason);
 }
 
 typedef int exit_handler(struct kvm_cpu *c);
@@ -126,5 +126,5 @@ int kvm_exit_serve(struct kvm_cpu *c)
     unsigned reason = c->run->exit_reason;
     if (reason < G_N_ELEMENTS(handlers) && handlers[reason])
         return handlers[reason](c);
-    return report(c, "an exit of unknown reason", reason);
+    return kvm_report(c, "an exit of unknown reason", reason);
 }

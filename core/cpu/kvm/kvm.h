@@ -26,9 +26,10 @@ struct kvm_machine {
     GMutex slots_lock;
     struct kvm_slot slots[KVM_SLOTS_MAX];
     unsigned slot_count;
-    _Atomic bool slots_stale;    // the physical map changed
-    _Atomic int64_t logged_at;   // monotonic microseconds of the last look at the dirty log
-    uint32_t msrs[KVM_MSRS_MAX]; // those that the kernel keeps, of the ones we know
+    _Atomic bool slots_stale;               // the physical map changed
+    _Atomic int64_t logged_at;              // monotonic microseconds of the last look at the dirty log
+    uint32_t msrs[KVM_MSRS_MAX];            // those that the kernel keeps, of the ones we know
+    _Atomic bool msr_refused[KVM_MSRS_MAX]; // by index into msrs
     unsigned msr_count;
     bool has_xcrs;
 };
@@ -59,5 +60,7 @@ bool kvm_state_get(struct kvm_cpu *c);
 // exits.c: serves run->exit_reason. KVM_GO_ON, or 1 + enum engine_exit.
 #define KVM_GO_ON 0
 int kvm_exit_serve(struct kvm_cpu *c);
+// The machine cannot go on: says WHAT with a number, in the log and to the machine. Returns 1 + ENGINE_EXIT_ERROR.
+int kvm_report(struct kvm_cpu *c, const char *what, uint64_t detail);
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "core/cpu/interpret/interpret.h"
 #include "core/cpu/kvm/kvm.h"
 
 // kvm_regs names the general registers in an order of its own.
@@ -16,15 +17,50 @@ static const uint8_t gpr_order[16] = {RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8
     {                                                                                                                  \
         number, offsetof(struct vcpu, member)                                                                          \
     }
+#define RANGE(number, n) M(number + 2 * n, mtrr_base[n]), M(number + 2 * n + 1, mtrr_mask[n])
 static const struct {
     uint32_t number;
     size_t offset;
 } known_msrs[] = {
-    M(0xc0000081, star),           M(0xc0000082, lstar),   M(0xc0000083, cstar),  M(0xc0000084, fmask),
-    M(0xc0000102, kernel_gs_base), M(0xc0000103, tsc_aux), M(0x174, sysenter_cs), M(0x175, sysenter_esp),
-    M(0x176, sysenter_eip),        M(0x277, pat),          M(0x1a0, misc_enable), M(0x2ff, mtrr_def_type),
+    M(0xc0000081, star),
+    M(0xc0000082, lstar),
+    M(0xc0000083, cstar),
+    M(0xc0000084, fmask),
+    M(0xc0000102, kernel_gs_base),
+    M(0xc0000103, tsc_aux),
+    M(0x174, sysenter_cs),
+    M(0x175, sysenter_esp),
+    M(0x176, sysenter_eip),
+    M(0x277, pat),
+    M(0x1a0, misc_enable),
+    M(0x1d9, debugctl),
+    M(0x4b564d00, kvmclock_wall_clock),
+    M(0x4b564d01, kvmclock_system_time),
+    M(0x17a, mcg_status),
+    M(0x250, mtrr_fixed[0]),
+    M(0x258, mtrr_fixed[1]),
+    M(0x259, mtrr_fixed[2]),
+    M(0x268, mtrr_fixed[3]),
+    M(0x269, mtrr_fixed[4]),
+    M(0x26a, mtrr_fixed[5]),
+    M(0x26b, mtrr_fixed[6]),
+    M(0x26c, mtrr_fixed[7]),
+    M(0x26d, mtrr_fixed[8]),
+    M(0x26e, mtrr_fixed[9]),
+    M(0x26f, mtrr_fixed[10]),
+    RANGE(0x200, 0),
+    RANGE(0x200, 1),
+    RANGE(0x200, 2),
+    RANGE(0x200, 3),
+    RANGE(0x200, 4),
+    RANGE(0x200, 5),
+    RANGE(0x200, 6),
+    RANGE(0x200, 7),
+    M(0x2ff, mtrr_def_type), // last: it turns the others on
 };
+#undef RANGE
 #undef M
+_Static_assert(G_N_ELEMENTS(known_msrs) <= KVM_MSRS_MAX, "room for every MSR");
 
 void kvm_msrs_choose(struct kvm_machine *m)
 {
@@ -32,10 +68,13 @@ void kvm_msrs_choose(struct kvm_machine *m)
     ioctl(m->kvm, KVM_GET_MSR_INDEX_LIST, &probe); // says how many
     g_autofree struct kvm_msr_list *list = g_malloc0(sizeof *list + probe.nmsrs * sizeof(uint32_t));
     list->nmsrs = probe.nmsrs;
-    if (ioctl(m->kvm, KVM_GET_MSR_INDEX_LIST, list) < 0)
-        return;
+    if (ioctl(m->kvm, KVM_GET_MSR_INDEX_LIST, list) < 0) {
+        log_warning("kvm", "the kernel does not say which MSRs it keeps (%s): each is tried", g_strerror(errno));
+        list->nmsrs = 0;
+    }
     for (unsigned k = 0; k < G_N_ELEMENTS(known_msrs); k++) {
-        bool kept = known_msrs[k].number >= 0x200 && known_msrs[k].number < 0x300; // MTRRs and PAT are not listed
+        // MTRRs and PAT are not listed; without a list every one is tried.
+        bool kept = !list->nmsrs || (known_msrs[k].number >= 0x200 && known_msrs[k].number < 0x300);
         for (unsigned n = 0; n < list->nmsrs; n++)
             kept |= list->indices[n] == known_msrs[k].number;
         if (kept)
@@ -45,19 +84,38 @@ void kvm_msrs_choose(struct kvm_machine *m)
     }
 }
 
+// The kernel refuses one: it is left out from now on.
+static void msr_refused(struct kvm_machine *m, unsigned n)
+{
+    if (atomic_exchange(&m->msr_refused[n], true))
+        return;
+    log_warning("kvm", "the kernel refuses MSR %x (%s): it is left out", known_msrs[m->msrs[n]].number,
+                g_strerror(errno));
+}
+
 struct msr_buffer {
     struct kvm_msrs head;
     struct kvm_msr_entry entries[KVM_MSRS_MAX];
 };
 
+// Writing a clock's MSR has the kernel write guest memory: only where it is new.
+static bool clock_is_set(struct kvm_cpu *c, const struct kvm_msr_entry *entry)
+{
+    struct msr_buffer b = {.head.nmsrs = 1};
+    b.entries[0].index = entry->index;
+    return entry->index >> 8 == 0x4b564d && ioctl(c->fd, KVM_GET_MSRS, &b) == 1 && b.entries[0].data == entry->data;
+}
+
 static void msrs_put(struct kvm_cpu *c, struct kvm_machine *m)
 {
     for (unsigned n = 0; n < m->msr_count; n++) {
         struct msr_buffer b = {.head.nmsrs = 1};
+        if (atomic_load(&m->msr_refused[n]))
+            continue;
         b.entries[0].index = known_msrs[m->msrs[n]].number;
         memcpy(&b.entries[0].data, (char *)c->vcpu + known_msrs[m->msrs[n]].offset, 8);
-        if (ioctl(c->fd, KVM_SET_MSRS, &b) != 1)
-            log_debug("kvm", "MSR %x was refused", b.entries[0].index);
+        if (!clock_is_set(c, &b.entries[0]) && ioctl(c->fd, KVM_SET_MSRS, &b) != 1)
+            msr_refused(m, n);
     }
     struct msr_buffer tsc = {.head.nmsrs = 1};
     tsc.entries[0].index = 0x10;
@@ -70,7 +128,7 @@ static void msrs_get(struct kvm_cpu *c, struct kvm_machine *m)
     for (unsigned n = 0; n < m->msr_count; n++) {
         struct msr_buffer b = {.head.nmsrs = 1};
         b.entries[0].index = known_msrs[m->msrs[n]].number;
-        if (ioctl(c->fd, KVM_GET_MSRS, &b) == 1)
+        if (!atomic_load(&m->msr_refused[n]) && ioctl(c->fd, KVM_GET_MSRS, &b) == 1)
             memcpy((char *)c->vcpu + known_msrs[m->msrs[n]].offset, &b.entries[0].data, 8);
     }
 }
@@ -184,6 +242,20 @@ bool kvm_state_put(struct kvm_cpu *c)
     return ok;
 }
 
+// An event that the kernel was about to deliver is delivered here: the state then has it done, for any engine.
+static bool finish_events(struct vcpu *v, const struct kvm_vcpu_events *e)
+{
+    if (e->nmi.pending || e->nmi.injected)
+        atomic_fetch_or(&v->attention, ATTENTION_NMI);
+    if (!(e->exception.injected || (e->interrupt.injected && !e->interrupt.soft)))
+        return true;
+    interpret_flush_tlb(v); // what the guest has changed since
+    if (e->exception.injected)
+        return vcpu_deliver(v, EVENT_EXCEPTION, e->exception.nr,
+                            e->exception.has_error_code ? (int64_t)e->exception.error_code : -1);
+    return vcpu_deliver(v, EVENT_EXTERNAL, e->interrupt.nr, -1);
+}
+
 bool kvm_state_get(struct kvm_cpu *c)
 {
     struct vcpu *v = c->vcpu;
@@ -206,7 +278,7 @@ bool kvm_state_get(struct kvm_cpu *c)
     v->nmi_blocked = e.nmi.masked;
     xcr_get(c, m);
     msrs_get(c, m);
-    return true;
+    return finish_events(v, &e);
 }
 
 // ---- CPUID

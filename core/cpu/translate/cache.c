@@ -87,7 +87,7 @@ static void half_start(struct translator *t, unsigned half)
     t->half = half;
     size_t size = (CODE_SIZE - THUNK_SIZE) / 2;
     t->used = THUNK_SIZE + half * size;
-    t->limit = t->used + size;
+    t->limit = t->used + MIN(size, t->code_limit);
     t->block_first = t->block_count = half * (BLOCK_MAX / 2);
     t->block_limit = t->block_first + BLOCK_MAX / 2;
 }
@@ -107,6 +107,8 @@ bool translator_init(struct translator *t, struct cpu_set *set, GError **error)
                     g_strerror(errno));
         return false;
     }
+    const char *kib = g_getenv("CLOCHE_CODE_CACHE_KIB"); // for tests: a cache that is full soon
+    t->code_limit = kib ? MAX(g_ascii_strtoull(kib, NULL, 10), 256) * 1024 : CODE_SIZE;
     t->pages = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     t->facts = fact_table_new();
     thunks_emit(t);

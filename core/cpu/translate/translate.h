@@ -290,6 +290,7 @@ struct translator {
     uint8_t *code;       // and through its executable one
     size_t code_size;
     size_t used, limit; // bytes of the current half; end of it
+    size_t code_limit;  // bytes of a half that may be used
     unsigned half;
     struct thunks thunks;
     uint64_t *jumps; // host address by low bits of the guest address, shared by all vCPUs

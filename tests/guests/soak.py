@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that verify themselves while the monitor is disturbed: pauses, kicks, flushed code, state saved and loaded."""
+import os
+import random
+import re
+import subprocess
+import time
+
+from debian import command, image, log_in
+from guests import CHECKS, KERNEL64, row
+from harness import Failure, need
+import initramfs
+
+STRESS = "--cpu {n} --vm 1 --vm-bytes 48M --matrix 1 --atomic 1 --context 1 --fork 1 --signal 1 --sigsegv 1 --mmap 1 --mmap-bytes 16M"
+
+
+def pause(guest, dice):
+    guest.control(("stop", {}))
+    time.sleep(dice.uniform(0, 0.5))
+    guest.control(("cont", {}))
+
+
+def kick(guest, dice):
+    for _ in range(dice.randint(1, 40)):
+        guest.control(("query-cpus-fast", {}))
+        guest.monitor("info registers")
+
+
+def check_state(guest, dice):
+    """All devices and processors are saved, reset and loaded in place."""
+    guest.control(("stop", {}), ("x-cloche-check-state", {}), ("cont", {}))
+
+
+def reload_state(guest, dice):
+    """Written out, the monitor ended, a new one goes on."""
+    folder = guest.path("state%d" % dice.randint(0, 1 << 30))
+    os.mkdir(folder)
+    guest.control(("stop", {}), ("x-cloche-write-state", {"folder": folder}))
+    guest.process.kill()
+    guest.process.wait()
+    output, deadline = guest.output[guest.position:], guest.deadline
+    guest.start(*guest.arguments, "--load-state", folder)
+    guest.output, guest.deadline = output, deadline
+    time.sleep(1)
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+@row("soak", "Debian under stress-ng --verify with random pauses, kicks, flushed code, saves and loads", 7200)
+def soak(guest):
+    """SOAK_SECONDS (1200), SOAK_CPUS (2), SOAK_SEED."""
+    seconds, cpus = int(os.environ.get("SOAK_SECONDS", "1200")), int(os.environ.get("SOAK_CPUS", "2"))
+    seed = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
+    dice, done = random.Random(seed), {}
+    disk = guest.path("disk.img")
+    subprocess.run(["cp", "--sparse=always", image(), disk], check=True)
+    os.environ.setdefault("CLOCHE_CODE_CACHE_KIB", "2048")  # full every few seconds
+    guest.arguments = ["--memory", "512M", "--cpus", cpus, "--disk", f"{disk},format=raw,interface=virtio", "--control",
+                       guest.path("control")]
+    guest.start(*guest.arguments)
+    log_in(guest)
+    # What it prints goes to a file: the terminal is not disturbed by a monitor that ends.
+    guest.send(f"stress-ng {STRESS.format(n=cpus)} --verify -t {seconds}s >/tmp/stress.log 2>&1; echo verified-$?-\r")
+    end, last = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        time.sleep(dice.uniform(0.2, 4))
+        if not guest.pump(0) or guest.process.poll() is not None:
+            guest.fail("the monitor ended")
+        action = dice.choice([pause, pause, kick, kick, check_state, check_state, reload_state])
+        action(guest, dice)
+        done[action.__name__] = done.get(action.__name__, 0) + 1
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            print(f"  soak, seed {seed}: {end - last:.0f} s to go, {done}", flush=True)
+    guest.deadline = time.monotonic() + seconds + 600
+    status = guest.expect(rb"verified-(\d+)-\r")[1]
+    log = command(guest, "tail -n 5 /tmp/stress.log; grep -c fail /tmp/stress.log; true")
+    if status != b"0" or "successful run completed" not in log:
+        raise Failure(f"seed {seed}: status {status.decode()}: {log[-500:]}")
+    broken = command(guest, "dmesg >/tmp/log; echo complaints=$(grep -ciE 'BUG:|oops|general protection' /tmp/log)")
+    if "complaints=0" not in broken:
+        raise Failure(f"seed {seed}: the guest's kernel complains: " + command(guest, "tail -n 20 /tmp/log"))
+    flushes = re.search(r"(\d+)  code cache flushes", guest.monitor("info jit"))
+    guest.send("poweroff\r")
+    guest.wait()
+    return f"seed {seed}, {seconds} s, {cpus} processors: {done}, {flushes[1] if flushes else 0} cache flushes since the last load"
+
+
+@row("engines", "one boot carried on by translate, interpret and translate again in the middle", 900)
+def engines(guest):
+    """ENGINES: the order."""
+    order = os.environ.get("ENGINES", "translate interpret translate interpret translate").split()
+    script = CHECKS + "for i in 1 2 3 4; do echo \"guest: round $i $(sha256sum /nonce | cut -d' ' -f1)\"; done\n"
+    import hashlib
+    nonce = guest.nonce.encode() * 4096
+    initramfs.write(guest.path("initrd"), script, [("nonce", 0o644, nonce)])
+    guest.arguments = ["--kernel", need(KERNEL64), "--initrd", guest.path("initrd"), "--memory", "128M", "--append",
+                       "console=ttyS0 panic=-1", "--no-reboot", "--cpu", os.environ.get("ENGINES_CPU", "x86-64-v3"),
+                       "--control", guest.path("control")]
+    state = []
+    for n, engine in enumerate(order):
+        guest.engine = engine
+        output, position = guest.output, guest.position
+        guest.start(*guest.arguments, *state)
+        guest.output, guest.position = output, position
+        if n == len(order) - 1:
+            break
+        time.sleep(float(os.environ.get("ENGINES_SECONDS", "2")))
+        if guest.process.poll() is not None:
+            break
+        folder = guest.path(f"state{n}")
+        os.mkdir(folder)
+        guest.control(("stop", {}), ("x-cloche-write-state", {"folder": folder}))
+        guest.pump(0)
+        guest.process.kill()
+        guest.process.wait()
+        state = ["--load-state", folder]
+    for i in range(4):
+        got = guest.expect(rb"guest: round %d ([0-9a-f]{64})" % (i + 1))[1].decode()
+        if got != hashlib.sha256(nonce).hexdigest():
+            raise Failure(f"round {i + 1}: a wrong checksum")
+    guest.wait()
+    return " -> ".join(order[:n + 1]) + ": checksums right, powered off"
