@@ -4,6 +4,7 @@
 #define CLOCHE_DISK_H
 
 #include "core/base/base.h"
+#include "core/base/progress.h"
 #include <sys/uio.h>
 
 struct disk;
@@ -113,5 +114,10 @@ bool disk_overlay_stack(struct disk *overlay, struct disk *base);
 // Brings the base to stable storage, lets other programs read it, and gives back what only a writer needs. Any thread,
 // while OVERLAY is in use. 0 or a negative errno.
 int disk_overlay_settle(struct disk *overlay);
+// The other way round, to do without the base that OVERLAY stands on: takes over what that layer holds, while OVERLAY
+// is in use (any thread); then, with nothing in flight, lets OVERLAY stand on what the base stood on, on stable storage
+// when done. The base, which nobody needs any more, is returned to be closed; NULL: as before.
+bool disk_overlay_absorb(struct disk *overlay, struct progress *progress, GError **error);
+struct disk *disk_overlay_unstack(struct disk *overlay, GError **error);
 
 #endif

@@ -68,6 +68,8 @@ struct disk_driver {
     bool (*check)(struct disk *disk, bool repair, struct disk_check_result *result, struct job *job, GError **error);
     // Points the overlay at another base (NULL: none); IDENTITY as made by identity.c. On stable storage when done.
     bool (*set_backing)(struct disk *disk, const char *path, const char *format, const char *identity, GError **error);
+    // Takes over what the base shows where this layer knows nothing, while the disk is used. NULL: it cannot.
+    int (*pull)(struct disk *disk, uint64_t offset, uint64_t length);
     // Compares the open base with what the format itself records of it. NULL: nothing is recorded.
     bool (*check_base)(struct disk *disk, GError **error);
     // Forgets everything that this layer knows, so that its base shows.

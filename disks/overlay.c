@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#define ABSORB_CHUNK ((uint64_t)4 * MiB)
 #define KEPT_FLAGS                                                                                                     \
     (DISK_OPEN_DIRECT | DISK_OPEN_THREADS | DISK_OPEN_POLLED | DISK_OPEN_DETECT_ZEROES | DISK_OPEN_INLINE)
 
@@ -63,6 +64,66 @@ int disk_overlay_settle(struct disk *overlay)
         engine_free(engine);
     base->owns_engine = false;
     return 0;
+}
+
+// ---- Doing without a base ----
+
+// What BASE alone holds, of the overlay's bytes from AT on: true with *LENGTH of it, or false with *LENGTH of nothing.
+static int look_at(struct disk *base, uint64_t at, uint64_t most, uint64_t *length, bool *holds)
+{
+    struct extent extent;
+    *holds = false;
+    *length = most;
+    if (at >= base->size)
+        return 0;
+    int rc = base->driver->map(base, at, MIN(most, base->size - at), MAP_MAY_BLOCK, &extent);
+    if (rc)
+        return rc;
+    extent_release(&extent);
+    *length = extent.length;
+    // Zeroes over nothing are what the overlay shows without it.
+    *holds = extent.kind != EXTENT_BACKING && (extent.kind != EXTENT_ZERO || base->backing);
+    return 0;
+}
+
+bool disk_overlay_absorb(struct disk *overlay, struct progress *progress, GError **error)
+{
+    struct disk *base = overlay->backing;
+    if (!base || !overlay->driver->pull || atomic_load(&overlay->base_unsettled)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "%s cannot be merged while it is in use",
+                    overlay->path);
+        return false;
+    }
+    atomic_fetch_add(&progress->total, overlay->size);
+    int rc = 0;
+    for (uint64_t at = 0, length; at < overlay->size; at += length) {
+        bool holds;
+        rc = look_at(base, at, MIN(ABSORB_CHUNK, overlay->size - at), &length, &holds);
+        if (!rc && holds)
+            rc = overlay->driver->pull(overlay, at, length);
+        if (rc || !progress_advance(progress, length, error))
+            break;
+    }
+    if (!rc && !(error && *error))
+        rc = overlay->driver->flush(overlay);
+    if (rc)
+        set_errno_error(error, rc, "Cannot merge %s into %s", base->path, overlay->path);
+    return !rc && !(error && *error);
+}
+
+struct disk *disk_overlay_unstack(struct disk *overlay, GError **error)
+{
+    struct disk *gone = overlay->backing;
+    g_autofree char *identity = gone->backing ? identity_of(gone->backing) : NULL;
+    g_autofree char *path = g_strdup(gone->backing_path);
+    if (!overlay->driver->set_backing(overlay, path, gone->backing ? gone->backing->driver->name : NULL, identity,
+                                      error))
+        return NULL;
+    overlay->backing = gone->backing;
+    gone->backing = NULL;
+    for (struct disk *layer = overlay->backing; layer; layer = layer->backing)
+        layer->depth--;
+    return gone;
 }
 
 // The base stands still now: the overlay may remember it.

@@ -213,6 +213,7 @@ const struct disk_driver qcow2_driver = {
     .create = qcow2_create,
     .check = qcow2_check,
     .set_backing = qcow2_set_backing,
+    .pull = qcow2_pull,
     .make_empty = qcow2_make_empty,
     .cluster_size = qcow2_cluster_size,
     .generation = qcow2_generation,

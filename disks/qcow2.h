@@ -213,6 +213,8 @@ int qcow2_flush(struct disk *disk);
 int qcow2_settle(struct disk *disk);
 
 // qcow2_write.c, qcow2_zero.c
+// Takes over what the base shows in every cluster of the range that this layer knows nothing of. While the disk is used.
+int qcow2_pull(struct disk *disk, uint64_t offset, uint64_t length);
 int qcow2_write(struct disk *disk, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count);
 int qcow2_zero(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags);
 int qcow2_discard(struct disk *disk, uint64_t offset, uint64_t length);

@@ -231,6 +231,57 @@ static int write_allocating(struct qcow2 *q, uint64_t offset, uint64_t *length, 
     return rc;
 }
 
+// What qcow2_pull() has to take over at guest cluster A->first. LOCK held; false: nothing, the cluster is decided here.
+static int plan_pull(struct qcow2 *q, struct allocation *a, bool *wanted)
+{
+    struct qcow2_slice *slice;
+    unsigned index;
+    do {
+        int rc = qcow2_slice_for_change(q, a->offset, &slice, &index);
+        if (rc)
+            return rc;
+    } while (qcow2_wait_for(q, a->first, 1));
+    *wanted = qcow2_kind_of(q, qcow2_entry_get(q, slice, index), 0) == QCOW2_KIND_UNALLOCATED;
+    return *wanted ? plan(q, a) : 0;
+}
+
+// The guest's own writes to the cluster wait meanwhile, so nothing newer is overwritten.
+static int pull_cluster(struct qcow2 *q, uint64_t offset, uint64_t length, uint8_t *buffer)
+{
+    struct allocation a = {.offset = offset, .length = length, .first = offset >> q->cluster_bits};
+    bool wanted = false;
+    pthread_mutex_lock(&q->lock);
+    int rc = plan_pull(q, &a, &wanted);
+    pthread_mutex_unlock(&q->lock);
+    if (rc || !wanted)
+        return rc;
+    struct iovec data = {buffer, length};
+    rc = disk_readv(q->disk, offset, length, &data, 1);
+    if (!rc)
+        rc = write_data(q, &a, &data, 1);
+    pthread_mutex_lock(&q->lock);
+    if (!rc)
+        rc = publish(q, &a);
+    if (rc && a.fresh)
+        qcow2_free_now(q, a.host, a.count << q->cluster_bits);
+    set_in_progress(q, &a, false);
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
+int qcow2_pull(struct disk *disk, uint64_t offset, uint64_t length)
+{
+    struct qcow2 *q = disk->state;
+    if (q->extended)
+        return -ENOTSUP;
+    g_autofree uint8_t *buffer = g_malloc(q->cluster_size);
+    int rc = q->generation_marked ? 0 : qcow2_mark_generation(q);
+    uint64_t end = MIN(offset + length, disk->size);
+    for (uint64_t at = ALIGN_DOWN(offset, q->cluster_size); at < end && !rc; at += q->cluster_size)
+        rc = pull_cluster(q, at, MIN(q->cluster_size, disk->size - at), buffer);
+    return rc ? rc : qcow2_throttle(q);
+}
+
 // Before the first change of a session the image gets a new generation, so that overlays notice.
 int qcow2_mark_generation(struct qcow2 *q)
 {

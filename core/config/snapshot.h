@@ -75,6 +75,9 @@ bool snapshot_switch_back(const char *machine_folder, struct snapshot *snapshot,
 // for.
 bool snapshot_delete(const char *machine_folder, struct snapshot *snapshot, bool running, struct library *library,
                      struct progress *progress, GError **error);
+// For a running monitor, which merges by itself: the image that IMAGE (absolute, a disk in use) stands on, where nothing else
+// stands on it and nothing names it; else NULL. Free with g_free().
+char *snapshot_spare_base(const char *machine_folder, const char *image, struct library *library);
 // Either may be NULL: stays.
 bool snapshot_rename(const char *machine_folder, struct snapshot *snapshot, const char *name, const char *note,
                      GError **error);

@@ -231,3 +231,16 @@ bool snapshot_delete(const char *machine_folder, struct snapshot *snapshot, bool
     remove_leaves(folder, snapshot, library);
     return running || collect(folder, library, progress, error);
 }
+
+char *snapshot_spare_base(const char *machine_folder, const char *image, struct library *library)
+{
+    g_autofree char *folder = g_canonicalize_filename(machine_folder, NULL), *at = g_canonicalize_filename(image, NULL);
+    struct chains *chains = chains_new(folder, library);
+    unsigned i = find_file(chains, at);
+    const char *one = NULL;
+    g_autofree char *base = i == UINT_MAX ? g_strdup("") : g_strdup(chains->bases->pdata[i]);
+    bool spare = base[0] && find_file(chains, base) != UINT_MAX && !g_hash_table_contains(chains->needed, base) &&
+                 dependants(chains, base, &one) == 1;
+    chains_free(chains);
+    return spare ? g_steal_pointer(&base) : NULL;
+}

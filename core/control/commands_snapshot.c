@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *hold_folder(struct qmp_call *call, GError **error)
 {
@@ -167,6 +168,7 @@ static JsonNode *snapshot_load(struct qmp_call *call, GError **error)
 // ---- Deleting ----
 
 struct deleting {
+    struct machine *machine;
     char *folder, *id;
 };
 
@@ -178,13 +180,70 @@ static void deleting_free(gpointer data)
     g_free(deleting);
 }
 
+// An image that only the disk in use stands on, and that goes.
+struct merging {
+    struct machine *machine;
+    struct drive *drive;
+    struct disk *gone;
+    GError *failure;
+};
+
+static void unstack(void *opaque)
+{
+    struct merging *merging = opaque;
+    int64_t begun = g_get_monotonic_time();
+    bool ran = machine_state_park(merging->machine);
+    machine_lock(merging->machine);
+    drive_drain(merging->drive);
+    merging->gone = disk_overlay_unstack(merging->drive->disk, &merging->failure);
+    machine_unlock(merging->machine);
+    machine_state_unpark(merging->machine, ran);
+    log_info("snapshot", "%s: merged; the guest stood still for %" PRId64 " us", merging->drive->id,
+             g_get_monotonic_time() - begun);
+}
+
+static bool merge_drive(struct machine *machine, struct drive *drive, const char *base, struct progress *progress,
+                        GError **error)
+{
+    struct merging merging = {.machine = machine, .drive = drive};
+    if (!disk_overlay_absorb(drive->disk, progress, error) ||
+        !control_job_call(machine, progress, unstack, &merging, error))
+        return false;
+    if (!merging.gone) {
+        g_propagate_error(error, merging.failure);
+        return false;
+    }
+    disk_close(merging.gone);
+    if (unlink(base) != 0)
+        log_warning("snapshot", "%s is not needed any more and could not be removed", base);
+    return true;
+}
+
+// What lies deeper, between two frozen images, waits until the machine is off.
+static bool merge_disks(struct deleting *deleting, struct library *library, struct progress *progress, GError **error)
+{
+    for (struct drive *drive = deleting->machine->drives; drive; drive = drive->next) {
+        if (drive->kind != DRIVE_DISK || !drive->disk || disk_read_only(drive->disk))
+            continue;
+        char *base;
+        while ((base = snapshot_spare_base(deleting->folder, disk_path(drive->disk), library))) {
+            bool good = merge_drive(deleting->machine, drive, base, progress, error);
+            g_free(base);
+            if (!good)
+                return false;
+        }
+    }
+    return true;
+}
+
 static bool delete_now(void *opaque, struct progress *progress, GError **error)
 {
     struct deleting *deleting = opaque;
     g_autoptr(library_t) library = library_open(NULL);
     g_autoptr(GPtrArray) list = snapshot_list(deleting->folder);
     struct snapshot *snapshot = snapshot_find(list, deleting->id, error);
-    return snapshot && snapshot_delete(deleting->folder, snapshot, true, library, progress, error);
+    return snapshot && snapshot_delete(deleting->folder, snapshot, true, library, progress, error) &&
+           merge_disks(deleting, library, progress, error);
 }
 
 static JsonNode *snapshot_delete_command(struct qmp_call *call, GError **error)
@@ -196,8 +255,12 @@ static JsonNode *snapshot_delete_command(struct qmp_call *call, GError **error)
     struct snapshot *snapshot = snapshot_find(list, qmp_string(call, "tag"), error);
     if (!snapshot)
         return NULL;
+    if (control_jobs_busy(call_server(call)->jobs)) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "Another job works on this machine; wait until it is done");
+        return NULL;
+    }
     struct deleting *deleting = g_new0(struct deleting, 1);
-    *deleting = (struct deleting){g_strdup(folder), g_strdup(snapshot->id)};
+    *deleting = (struct deleting){call_machine(call), g_strdup(folder), g_strdup(snapshot->id)};
     control_job_start(call_server(call)->jobs, qmp_string(call, "job-id"), "snapshot-delete", delete_now, deleting,
                       deleting_free, error);
     return NULL;

@@ -413,6 +413,56 @@ START_TEST(test_overlay_of_a_resized_disk_is_refused)
 }
 END_TEST
 
+struct writer {
+    struct disk *disk;
+    unsigned from, to; // blocks
+};
+
+static gpointer write_blocks(gpointer data)
+{
+    struct writer *writer = data;
+    for (unsigned block = writer->from; block < writer->to; block++)
+        write_block(writer->disk, block, 'n');
+    return NULL;
+}
+
+// A base is done without while the overlay is written to: what the guest writes meanwhile is never overwritten by it.
+START_TEST(test_overlay_absorbs_its_base)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *lower = present_disk("base"), *leaf = g_path_get_basename(lower);
+    g_autofree char *folder = g_path_get_dirname(lower), *upper = g_build_filename(folder, "upper.qcow2", NULL);
+    struct disk *base = disk_open(lower, "qcow2", 0, &error);
+    must(base, error);
+    for (unsigned block = 0; block < 60; block++)
+        if (block % 7)
+            write_block(base, block, 'o');
+    struct disk *overlay = disk_overlay_prepare(base, upper, leaf, &error);
+    must(overlay && disk_overlay_stack(overlay, base), error);
+    ck_assert_int_eq(disk_overlay_settle(overlay), 0);
+    struct progress progress = {0};
+    struct writer writer = {overlay, 20, 40};
+    GThread *thread = g_thread_new("writer", write_blocks, &writer);
+    must(disk_overlay_absorb(overlay, &progress, &error), error);
+    ck_assert_uint_eq(progress.done, DISK_SIZE);
+    g_thread_join(thread);
+    struct disk *gone = disk_overlay_unstack(overlay, &error);
+    must(gone == base, error);
+    disk_close(gone);
+    ck_assert_ptr_null(disk_backing(overlay));
+    disk_close(overlay);
+    ck_assert_int_eq(unlink(lower), 0);
+    overlay = disk_open(upper, "qcow2", DISK_OPEN_READ_ONLY, &error);
+    must(overlay, error);
+    for (unsigned block = 0; block < 60; block++) {
+        char data[65536], wanted = block >= 20 && block < 40 ? 'n' : block % 7 ? 'o' : 0;
+        ck_assert_int_eq(disk_read(overlay, block * sizeof(data), data, sizeof(data)), 0);
+        ck_assert_msg(data[0] == wanted && data[65535] == wanted, "block %u is %d, not %d", block, data[0], wanted);
+    }
+    disk_close(overlay);
+}
+END_TEST
+
 START_TEST(test_killed_at_any_moment)
 {
     put("base", 0, 'k');
@@ -460,6 +510,7 @@ int main(void)
     tcase_add_test(tests, test_cancelled_clone_leaves_nothing);
     tcase_add_test(tests, test_overlay_over_a_disk_in_use);
     tcase_add_test(tests, test_overlay_of_a_resized_disk_is_refused);
+    tcase_add_test(tests, test_overlay_absorbs_its_base);
     tcase_add_test(tests, test_killed_at_any_moment);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
