@@ -197,6 +197,14 @@ def life(work):
     check(len(listed) == 1 and listed[0]["state"] and listed[0]["current"] and listed[0]["memory-bytes"] > 0, str(listed))
     ctl("snapshot", "take", "demo", "one", status=4)
 
+    step("a snapshot of the running machine is deleted, and its disk merged, while it beats")
+    images = len([f for f in os.listdir(machine("demo")["folder"]) if f.endswith(".qcow2")])
+    ctl("snapshot", "take", "demo", "two")
+    ctl("snapshot", "delete", "demo", "two")
+    check(len([f for f in os.listdir(machine("demo")["folder"]) if f.endswith(".qcow2")]) == images, "an image is left over")
+    console.wait_beat(console.beats()[-1] + 3)
+    console.check_order()
+
     step("restore in the running machine: the beats go back")
     later = console.wait_beat(at_snapshot + 40)
     console.forget()
