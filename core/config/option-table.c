@@ -253,6 +253,7 @@ const struct option options_table[] = {
      .title = "VNC Address",
      .since = 1,
      M(vnc),
+     .live = true,
      .help = "Where the screen is served by VNC. Addresses other than this host's own need a password file."},
     {.group = "VNC",
      .key = "password-file",
@@ -262,6 +263,7 @@ const struct option options_table[] = {
      .title = "VNC Password File",
      .since = 1,
      M(vnc_password_file),
+     .live = true,
      .help = "A file of mode 0600 whose first line is the password (8 characters count)."},
 
     {.group = "Drive *",

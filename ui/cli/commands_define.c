@@ -2,6 +2,7 @@
 // create, list, show, set, rename, remove.
 #include "core/base/file.h"
 #include "core/config/medium.h"
+#include "core/control/apply.h"
 #include "core/control/life.h"
 #include "disks/create.h"
 #include "ui/cli/cli.h"
@@ -315,6 +316,19 @@ static bool do_show(struct cli *cli, GError **error)
 // ---- set ----
 
 // "memory=2G", "Drive disk0.file=x"; an empty value removes the key.
+// The group of the definition that is called ID: "Network net0" for "net0". Free with g_free(); NULL: there is none.
+static char *find_instance(struct config *config, const char *id)
+{
+    static const char *const kinds[] = {"Drive *", "Network *", "Serial *", "Device *"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        g_auto(GStrv) groups = config_groups(config, kinds[i]);
+        for (char **group = groups; *group; group++)
+            if (g_strcmp0(strchr(*group, ' ') + 1, id) == 0)
+                return g_strdup(*group);
+    }
+    return NULL;
+}
+
 bool cli_set_pair(struct config *config, const char *pair, GError **error)
 {
     const char *equals = strchr(pair, '=');
@@ -326,40 +340,70 @@ bool cli_set_pair(struct config *config, const char *pair, GError **error)
     const struct option *option = option_find_name(name);
     char *dot = strrchr(name, '.');
     const char *group = option ? option->group : NULL, *key = option ? option->key : NULL;
-    if ((!option || strchr(group, '*')) && dot) { // one of several: the group's own name
+    g_autofree char *instance = NULL;
+    if ((!option || strchr(group, '*')) && dot) { // one of several: "net0.forwards" or "Network net0.forwards"
         *dot = 0;
-        group = name;
+        instance = find_instance(config, name);
+        group = instance ? instance : name;
         key = dot + 1;
         option = option_find(group, key);
     }
     if (!option || strcmp(key, "version") == 0 || strcmp(key, "uuid") == 0) {
         if (dot)
             *dot = '.';
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "There is no option \"%s\" that can be set; machine.conf(5) lists them", name);
+        g_set_error(
+            error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+            "There is no option \"%s\" that can be set; machine.conf(5) lists them. What there are several of is "
+            "named with its group: net0.forwards, cd0.file",
+            name);
         return false;
     }
     return config_set(config, group, key, equals[1] ? equals + 1 : NULL, error);
 }
 
+struct setting {
+    struct cli *cli;
+    struct control_client *client; // of a running machine, or NULL
+    char **later;                  // what it does not take up before its next start
+};
+
 static bool set_pairs(struct config *config, void *opaque, GError **error)
 {
-    struct cli *cli = opaque;
-    for (unsigned i = 1; i < cli->words->len; i++)
-        if (!cli_set_pair(config, cli_word(cli, i), error))
+    struct setting *setting = opaque;
+    g_autoptr(config_t) before = config_copy(config);
+    for (unsigned i = 1; i < setting->cli->words->len; i++)
+        if (!cli_set_pair(config, cli_word(setting->cli, i), error))
             return false;
-    return true;
+    if (setting->client)
+        setting->later = control_apply(setting->client, before, config, error);
+    return !setting->client || setting->later;
+}
+
+static void say_when(struct cli *cli, char **later)
+{
+    g_autofree char *names = g_strjoinv(", ", later);
+    if (later[0])
+        cli_say(cli, "Written. At the next start: %s%s", names,
+                g_strv_length(later) + 1 < cli->words->len ? "; the rest is in effect now" : "");
+    else
+        cli_say(cli, "Written, and in effect now");
 }
 
 static bool do_set(struct cli *cli, GError **error)
 {
     struct machine_entry *entry = cli_machine(cli, error);
-    if (!entry || !machine_folder_edit(entry->folder, set_pairs, cli, error))
+    if (!entry)
         return false;
     g_autoptr(machine_report_t) report = machine_report(entry->folder, entry->uuid);
-    if (report->life == LIFE_RUNNING)
-        cli_say(cli, "Written; the running machine takes it up at its next start");
-    return true;
+    struct setting setting = {.cli = cli};
+    if (report->life == LIFE_RUNNING && !(setting.client = cli_connect(cli, entry, NULL, error)))
+        return false;
+    bool good = machine_folder_edit(entry->folder, set_pairs, &setting, error);
+    if (good && setting.client)
+        say_when(cli, setting.later);
+    g_clear_pointer(&setting.client, control_client_free);
+    g_strfreev(setting.later);
+    return good;
 }
 
 // ---- rename and remove ----
