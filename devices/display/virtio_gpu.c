@@ -549,8 +549,13 @@ static void update_cursor(struct virtio_gpu *gpu, const struct request *request)
         }
         surface_set_cursor(head->surface, cursor);
     }
+    // Drivers give the place of the picture's corner.
     int32_t x = load_le(body + 4, 4), y = load_le(body + 8, 4);
-    surface_move_cursor(head->surface, CLAMP(x, -32768, 32767), CLAMP(y, -32768, 32767));
+    int old_x, old_y;
+    struct cursor *cursor = surface_cursor(head->surface, &old_x, &old_y);
+    int hot_x = cursor ? cursor->hot_x : 0, hot_y = cursor ? cursor->hot_y : 0;
+    cursor_unref(cursor);
+    surface_move_cursor(head->surface, CLAMP(x, -32768, 32767) + hot_x, CLAMP(y, -32768, 32767) + hot_y);
 }
 
 // ---- Dispatch ----

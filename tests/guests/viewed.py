@@ -73,8 +73,8 @@ def answered(guest, viewer, pattern):
 
 def drive(guest, viewer):
     answered(guest, viewer, rb"INPUT critical localechooser/languagelist.*?--> GO")
-    viewer.until(lambda: viewer.colours() > 300, 60, "the list of languages")
-    viewer.still(3)
+    viewer.until(lambda: viewer.colours() > 1000, 90, "the list of languages")
+    viewer.still(4)
     offsets = pointer_offsets(viewer)
     if len(offsets) != 1 or not all(-1 <= o <= 1 for o in next(iter(offsets))):
         raise Failure(f"the pointer is drawn beside where it was sent: {sorted(offsets)}")

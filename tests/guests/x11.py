@@ -89,12 +89,29 @@ def pointer(guest, viewer):
     return f"pointer exact at {len(PLACES)} places"
 
 
+def drawn(guest, viewer):
+    """The arrow that the adapter's hardware cursor makes, on the plain background: its tip is where the pointer is."""
+    offsets = set()
+    for x, y in ((600, 400), (601, 400), (733, 655), (900, 300)):
+        viewer.pointer(x, y)
+        viewer.serve(1)
+        ink = [(i % 60, i // 60) for i in range(3600) if viewer.pixel(x - 30 + i % 60, y - 30 + i // 60) != 0x336699]
+        offsets.add((min(i[0] for i in ink) - 30, min(i[1] for i in ink) - 30) if ink else None)
+    if len(offsets) != 1 or None in offsets or not all(-2 <= o <= 1 for o in next(iter(offsets))):
+        guest.fail(f"the arrow is drawn beside the pointer: {offsets}")
+    return "arrow drawn there"
+
+
 def typing(guest, viewer):
     text = "The quick brown fox: 0123456789 {[(<>)]} ~!@#$%^&*_+-=|;,./?"
     viewer.click(100, 100)
+    viewer.serve(2)
     viewer.key(*text, 0xFF0D)
-    viewer.serve(1)
-    got = command(guest, "cat /tmp/typed").replace("\r", "").strip()
+    got, end = "", time.monotonic() + 30
+    while not got and time.monotonic() < end:
+        viewer.serve(1)
+        got = command(guest, "cat /tmp/typed").replace("\r", "").strip()
+    viewer.save(guest.path("typed.ppm"))
     if got != text:
         guest.fail(f"typed {text!r}, arrived {got!r}")
     return f"{len(text)} characters typed"
@@ -116,7 +133,7 @@ def clipboard(guest, viewer):
 
 def x11(guest, *devices):
     viewer = start_x(guest, *devices)
-    evidence = [sizes(guest, viewer), pointer(guest, viewer), typing(guest, viewer), clipboard(guest, viewer)]
+    evidence = [sizes(guest, viewer), pointer(guest, viewer), drawn(guest, viewer), typing(guest, viewer), clipboard(guest, viewer)]
     viewer.save(guest.path("x11.ppm"))
     errors = command(guest, "dmesg | grep -c 'virtio_gpu.*ERROR' || true").strip()
     if errors != "0":

@@ -75,6 +75,8 @@ static void drop_client(struct vnc_net *net, struct vnc_client *client, const ch
     close(client->net_fd);
     if (client->pair_fd >= 0)
         close(client->pair_fd);
+    if (client->adopt) // the protocol side has not been told of it yet
+        close(client->library_fd);
     client->net_fd = client->pair_fd = -1;
     atomic_store(&client->kill, true);
     g_mutex_lock(&net->lock);

@@ -154,22 +154,33 @@ static void send_cut_text(rfbClientPtr cl, const char *latin1)
         rfbCloseClient(cl);
 }
 
-// Clients with the extended clipboard get it as UTF-8, the others as Latin-1. The library (0.9.14) counts Latin-1 text
-// by the length of the UTF-8, so it is given room for that, and where nobody needs it we send ourselves.
+// Some of the library's ways out (0.9.14) forget a lock, and the next call would wait for it for ever. Nobody but this
+// thread takes these locks: what is locked now is forgotten.
+static void open_locks(rfbClientPtr cl)
+{
+    pthread_mutex_t *const locks[] = {&cl->updateMutex, &cl->sendMutex, &cl->outputMutex};
+    for (unsigned i = 0; i < G_N_ELEMENTS(locks); i++) {
+        if (pthread_mutex_trylock(locks[i]) != 0)
+            log_debug("vnc", "the library forgot lock %u", i);
+        pthread_mutex_unlock(locks[i]);
+    }
+}
+
+// Clients with the extended clipboard get it as UTF-8, from the library; the others as Latin-1, from us: the library
+// (0.9.14) writes them as many bytes as the UTF-8 has, whatever it told them.
 static void send_clipboard(struct vnc_server *server, char *text)
 {
     g_autofree char *latin1 = g_convert_with_fallback(text, -1, "ISO-8859-1", "UTF-8", "?", NULL, NULL, NULL);
-    g_autofree char *padded = g_malloc0(strlen(text) + 1);
     bool extended = false;
-    if (latin1)
-        g_strlcpy(padded, latin1, strlen(text) + 1);
     for (rfbClientPtr cl = server->rfb->clientHead; cl; cl = cl->next)
         extended |= cl->enableExtendedClipboard;
     if (extended)
-        rfbSendServerCutTextUTF8(server->rfb, text, strlen(text), padded, strlen(padded));
-    for (rfbClientPtr cl = server->rfb->clientHead; cl && !extended; cl = cl->next)
-        if (cl->sock >= 0 && cl->state == RFB_NORMAL)
-            send_cut_text(cl, padded);
+        rfbSendServerCutTextUTF8(server->rfb, text, strlen(text), NULL, 0);
+    for (rfbClientPtr cl = server->rfb->clientHead; cl; cl = cl->next)
+        open_locks(cl);
+    for (rfbClientPtr cl = server->rfb->clientHead; cl && latin1; cl = cl->next)
+        if (cl->sock >= 0 && cl->state == RFB_NORMAL && !cl->enableExtendedClipboard)
+            send_cut_text(cl, latin1);
     g_free(text);
 }
 
@@ -445,12 +456,38 @@ static bool readable(int fd)
     return fd >= 0 && ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
+// The library (0.9.14) takes requests for areas without width or height as they are, and later divides by them.
+static void drop_empty(sraRegionPtr region)
+{
+    sraRegionPtr whole = sraRgnCreate();
+    sraRectangleIterator *iterator = sraRgnGetIterator(region);
+    bool empty = false;
+    for (sraRect r; sraRgnIteratorNext(iterator, &r);) {
+        if (r.x1 >= r.x2 || r.y1 >= r.y2) {
+            empty = true;
+            continue;
+        }
+        sraRegionPtr part = sraRgnCreateRect(r.x1, r.y1, r.x2, r.y2);
+        sraRgnOr(whole, part);
+        sraRgnDestroy(part);
+    }
+    sraRgnReleaseIterator(iterator);
+    if (empty) {
+        sraRgnMakeEmpty(region);
+        sraRgnOr(region, whole);
+    }
+    sraRgnDestroy(whole);
+}
+
 static void read_client(rfbClientPtr cl)
 {
     unsigned count = 0;
-    do
+    do {
         rfbProcessClientMessage(cl);
-    while (cl->sock >= 0 && ++count < MESSAGES_AT_ONCE && readable(cl->sock));
+        open_locks(cl);
+        drop_empty(cl->requestedRegion);
+        drop_empty(cl->modifiedRegion);
+    } while (cl->sock >= 0 && ++count < MESSAGES_AT_ONCE && readable(cl->sock));
 }
 
 // Has asked for an update and has room for it.
@@ -516,6 +553,7 @@ static bool update_clients(struct vnc_server *server)
         bool new_size = cl->newFBSizePending;
         if (cl->sock >= 0)
             sent |= rfbUpdateClient(cl);
+        open_locks(cl);
         if (new_size && !cl->newFBSizePending) // what it had asked for was of the old size
             sraRgnMakeEmpty(cl->requestedRegion);
     }
