@@ -53,7 +53,7 @@ def soak(guest):
     dice, done = random.Random(seed), {}
     disk = guest.path("disk.img")
     subprocess.run(["cp", "--sparse=always", image(), disk], check=True)
-    os.environ.setdefault("CLOCHE_CODE_CACHE_KIB", "2048")  # full every few seconds
+    os.environ.setdefault("CLOCHE_CODE_CACHE_KIB", "16384")  # full every few seconds
     guest.arguments = ["--memory", "512M", "--cpus", cpus, "--disk", f"{disk},format=raw,interface=virtio", "--control",
                        guest.path("control")]
     guest.start(*guest.arguments)
