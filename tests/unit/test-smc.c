@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Code that changes itself and the code of other processors, on 1, 2 and 4 of them. (SDM vol. 3, 10.1.3)
+//
+// First every processor rewrites the immediate of the very next instruction, all in one page. Then processor 0 rewrites
+// a function that the others call: after they have seen its flag and serialized, they must get that value or a later
+// one, and values never go back.
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/guest.h"
+
+#define CODE 0x10000u
+#define DATA 0x20000u // 0: flag, 4: done, 8: processors at the end, 12: failures, 16: processors, 20: ready
+
+extern const uint8_t program[], program_end[], slots[];
+// rdi: number of this processor; r15: its own slot of 64 bytes. Linked here, but all addresses are relative or
+// absolute.
+__asm__(".pushsection .rodata\n"
+        ".globl program, program_end, slots\n"
+        "program:\n"
+        "  mov %rdi, %r15\n"
+        "  shl $6, %r15\n"
+        "  lea slots(%rip), %rax\n"
+        "  add %rax, %r15\n"
+        "  mov $2000, %ecx\n"
+        "  xor %ebx, %ebx\n"
+        "1: call *%r15\n" // increments ebx, writes it into its own code, returns what that gives
+        "  cmp %ebx, %eax\n"
+        "  jne fail\n"
+        "  dec %ecx\n"
+        "  jnz 1b\n"
+        "  lock incl 0x20014\n" // ready
+        "2: pause\n"
+        "  mov 0x20010, %eax\n"
+        "  cmp 0x20014, %eax\n"
+        "  jne 2b\n"
+        "  test %edi, %edi\n"
+        "  jnz reader\n"
+        // the writer
+        "  mov $3000, %ecx\n"
+        "  xor %ebx, %ebx\n"
+        "3: inc %ebx\n"
+        "  mov %ebx, shared+4(%rip)\n"
+        "  mov %ebx, 0x20000\n"
+        "  mov $20, %edx\n"
+        "4: pause\n"
+        "  dec %edx\n"
+        "  jnz 4b\n"
+        "  dec %ecx\n"
+        "  jnz 3b\n"
+        "  movl $1, 0x20004\n"
+        "5: pause\n"
+        "  mov 0x20010, %eax\n"
+        "  dec %eax\n"
+        "  cmp 0x20008, %eax\n"
+        "  jne 5b\n"
+        "  out %al, $0xf4\n"
+        "6: jmp 6b\n"
+        "reader:\n"
+        "  xor %r9d, %r9d\n"
+        "7: mov 0x20000, %esi\n"
+        "  xor %eax, %eax\n"
+        "  cpuid\n"
+        "  call shared\n"
+        "  cmp %esi, %eax\n"
+        "  jb fail\n"
+        "  cmp %r9d, %eax\n"
+        "  jb fail\n"
+        "  mov %eax, %r9d\n"
+        "  inc %r8\n"
+        "  cmpl $0, 0x20004\n"
+        "  je 7b\n"
+        "  lock incl 0x20008\n"
+        "8: pause\n"
+        "  jmp 8b\n"
+        "fail:\n"
+        "  lock incl 0x2000c\n"
+        "  out %al, $0xf4\n"
+        "9: jmp 9b\n"
+        ".balign 64\n"
+        "shared:\n"
+        "  nop; nop; nop\n"
+        "  mov $0, %eax\n" // its immediate at shared + 4
+        "  ret\n"
+        ".balign 64\n"
+        "slots:\n"
+        ".rept 4\n"
+        "0: inc %ebx\n"
+        "  mov %ebx, 1f-4(%rip)\n"
+        "  mov $0, %eax\n"
+        "1: ret\n"
+        ".balign 64\n"
+        ".endr\n"
+        "program_end:\n"
+        ".popsection\n");
+
+static void start(struct guest *g, unsigned index)
+{
+    struct vcpu *boot = g->set->vcpu[0], *v = g->set->vcpu[index];
+    if (index) {
+        v->cr0 = boot->cr0;
+        v->cr3 = boot->cr3;
+        v->cr4 = boot->cr4;
+        v->efer = boot->efer;
+        v->gdtr = boot->gdtr;
+        memcpy(v->seg, boot->seg, sizeof v->seg);
+        v->activity = VCPU_RUNNING;
+    }
+    v->rip = CODE;
+    v->gpr[RDI] = index;
+    v->gpr[RSP] = 0x7000 - 0x400 * index;
+}
+
+static void torture(const char *engine, unsigned cpus)
+{
+    struct guest *g = guest_new(engine, cpus);
+    guest_load(g, CODE, program, (size_t)(program_end - program));
+    guest_start_long(g, CODE);
+    memcpy(guest_memory(g, DATA + 16), &cpus, 4);
+    for (unsigned n = 0; n < cpus; n++)
+        start(g, n);
+    ck_assert_msg(guest_run(g, 100), "%s, %u processors: no end", engine, cpus);
+    uint32_t data[6];
+    memcpy(data, guest_memory(g, DATA), sizeof data);
+    ck_assert_uint_eq(data[3], 0);
+    ck_assert_uint_eq(data[2], cpus - 1);
+    ck_assert_uint_eq(data[0], 3000);
+    ck_assert(!g->shut_down);
+    for (unsigned n = 1; n < cpus; n++)
+        ck_assert_uint_gt(g->set->vcpu[n]->gpr[R8], 0);
+    guest_free(g);
+}
+
+START_TEST(translated)
+{
+    torture("translate", 1u << _i);
+}
+END_TEST
+
+START_TEST(interpreted)
+{
+    torture("interpret", 1u << _i);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("changing code");
+    TCase *t = tcase_create("torture");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, translated, 0, 3);
+    tcase_add_loop_test(t, interpreted, 0, 3);
+    suite_add_tcase(suite, t);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
