@@ -39,9 +39,11 @@ enum disk_open_flag {
     DISK_OPEN_POLLED = 1 << 5,        // the caller's own thread finishes requests: disk_poll()
     DISK_OPEN_DETECT_ZEROES = 1 << 6, // writes of nothing but zeroes become write-zeroes that may unmap (not
                                       // on a disk that had all its space when it was opened)
-    DISK_OPEN_INLINE = 1 << 9, // disk_submit() is called on an I/O thread, which may block: writes that only go to the
-                               // host's page cache are done there and then, which saves waking another thread
-    DISK_OPEN_REPAIR = 1 << 8, // opened by a check that repairs: damage is no reason to refuse
+    DISK_OPEN_INLINE = 1 << 9,  // disk_submit() is called on an I/O thread, which may block: writes that only go to the
+                                // host's page cache are done there and then, which saves waking another thread
+    DISK_OPEN_PROMPT = 1 << 10, // disk_submit() is called on a thread that may be kept for microseconds: small writes
+                                // over what exists go to the page cache there and then, as long as it takes them fast
+    DISK_OPEN_REPAIR = 1 << 8,  // opened by a check that repairs: damage is no reason to refuse
     DISK_OPEN_ACCEPT_BASE = 1 << 7, // do not compare the base with what the overlay remembers of it
 };
 

@@ -103,7 +103,8 @@ struct disk {
     pthread_cond_t drained;
     unsigned in_flight;
     unsigned depth;
-    _Atomic bool base_unsettled; // see disk_overlay_stack(): a flush flushes the base too
+    _Atomic int64_t patient_until; // DISK_OPEN_PROMPT: the page cache was slow; no writes on the caller's thread before
+    _Atomic bool base_unsettled;   // see disk_overlay_stack(): a flush flushes the base too
 };
 
 extern const struct disk_driver *const disk_drivers[]; // in the order of probing, NULL at the end; raw is last

@@ -8,7 +8,8 @@
 
 #define ABSORB_CHUNK ((uint64_t)4 * MiB)
 #define KEPT_FLAGS                                                                                                     \
-    (DISK_OPEN_DIRECT | DISK_OPEN_THREADS | DISK_OPEN_POLLED | DISK_OPEN_DETECT_ZEROES | DISK_OPEN_INLINE)
+    (DISK_OPEN_DIRECT | DISK_OPEN_THREADS | DISK_OPEN_POLLED | DISK_OPEN_DETECT_ZEROES | DISK_OPEN_INLINE |            \
+     DISK_OPEN_PROMPT)
 
 // The identity waits: the base is still written to.
 static struct disk *open_overlay(struct disk *base, const char *path, const char *recorded, GError **error)

@@ -9,6 +9,8 @@
 TRACE_POINT(disk_submit);
 
 enum { MOST_PARTS = 8 };
+// DISK_OPEN_PROMPT, in microseconds: a write that took SLOW says that the host holds writers back for now.
+enum { PROMPT_MOST = 64 * 1024, PROMPT_SLOW = 5000, PROMPT_PAUSE = 100000 };
 
 // One request on its way. Owned by whoever completes its last part.
 struct transfer {
@@ -267,12 +269,42 @@ static void submit_part(struct transfer *transfer, struct part *part, uint64_t s
     engine_submit(transfer->disk->engine, &part->io);
 }
 
+// A small write over what exists costs the page cache less than waking a thread of the kernel's for it.
+static bool may_write_here(struct disk *disk, const struct disk_request *request)
+{
+    return disk->flags & DISK_OPEN_PROMPT && request->op == DISK_WRITE && request->length <= PROMPT_MOST &&
+           disk->file->direct_fd < 0 && g_get_monotonic_time() >= disk->patient_until;
+}
+
+static void write_here(struct disk *disk, struct disk_request *request, struct extent *extents, unsigned count)
+{
+    int64_t start = g_get_monotonic_time();
+    g_autofree struct iovec *part = g_new(struct iovec, request->iov_count);
+    uint64_t done = 0;
+    int rc = 0;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned vectors = iov_slice(part, request->iov, request->iov_count, done, extents[i].length);
+        if (!rc)
+            rc = file_writev(extents[i].file, extents[i].file_offset, part, vectors);
+        done += extents[i].length;
+        extent_release(&extents[i]);
+    }
+    int64_t end = g_get_monotonic_time();
+    if (end - start > PROMPT_SLOW)
+        disk->patient_until = end + PROMPT_PAUSE;
+    finish(disk, request, rc);
+}
+
 static bool submit_mapped(struct disk *disk, struct disk_request *request)
 {
     struct extent extents[MOST_PARTS];
     unsigned count = map_all(disk, request, extents);
     if (!count)
         return false;
+    if (may_write_here(disk, request)) {
+        write_here(disk, request, extents, count);
+        return true;
+    }
     struct transfer *transfer = g_malloc(sizeof *transfer + count * sizeof(struct part));
     *transfer = (struct transfer){.disk = disk, .request = request, .parts_left = count + 1};
     uint64_t done = 0;

@@ -36,7 +36,8 @@ static char *present_file(const char *folder, const char *drive, GError **error)
 
 static struct disk *open_for(struct drive *drive, const char *path, GError **error)
 {
-    return disk_open(path, NULL, DISK_OPEN_DETECT_ZEROES | (drive->direct ? DISK_OPEN_DIRECT : 0), error);
+    return disk_open(path, NULL, DISK_OPEN_DETECT_ZEROES | DISK_OPEN_PROMPT | (drive->direct ? DISK_OPEN_DIRECT : 0),
+                     error);
 }
 
 // Takes the drives of SNAPSHOT out of use: nobody may write to an image that an overlay is made of. Returns drive ->

@@ -60,7 +60,7 @@ static void finish(struct drive_request *request, int result)
         if (!nested)
             run_finished(drive);
         g_rec_mutex_unlock(&machine->lock);
-        if (!nested)
+        if (!nested || request->prompt)
             return;
     }
     if (first)
@@ -152,7 +152,7 @@ void drive_submit(struct drive *drive, struct drive_request *request)
     TRACE(drive_submit, "%s op %d offset %" PRIu64 " length %" PRIu64, drive->id, request->disk.op,
           request->disk.offset, request->disk.length);
     drive->in_flight++;
-    bool locked = request->locked; // the request may be gone when it was submitted
+    bool locked = request->locked, prompt = request->prompt; // the request may be gone when it was submitted
     if (locked)
         drive->submitting++;
     if (wrong) {
@@ -161,8 +161,8 @@ void drive_submit(struct drive *drive, struct drive_request *request)
         count(drive, &request->disk);
         disk_submit(drive->disk, &request->disk);
     }
-    if (locked)
-        drive->submitting--;
+    if (locked && --drive->submitting == 0 && prompt)
+        run_finished(drive);
 }
 
 void drive_drain(struct drive *drive)
@@ -235,7 +235,7 @@ static struct disk *open_medium(struct drive *drive, const char *file, const cha
     unsigned flags = drive->direct ? DISK_OPEN_DIRECT : 0;
     if (drive->kind == DRIVE_CDROM || drive->read_only)
         return disk_open(file, format, flags | DISK_OPEN_READ_ONLY, error);
-    return disk_open(file, format, flags | DISK_OPEN_DETECT_ZEROES, error);
+    return disk_open(file, format, flags | DISK_OPEN_DETECT_ZEROES | DISK_OPEN_PROMPT, error);
 }
 
 struct drive *drive_new(struct machine *machine, const struct drive_options *options, GError **error)

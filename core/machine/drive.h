@@ -20,7 +20,8 @@ struct drive_request {
     struct drive *drive;
     drive_done_fn *done;
     void *opaque;
-    bool locked; // DONE is called with the machine lock held, and never inside drive_submit()
+    bool locked; // DONE is called with the machine lock held, and never inside drive_submit() unless PROMPT
+    bool prompt; // LOCKED requests: DONE may be called inside drive_submit(), which saves a turn of the main loop
     int result;
     struct drive_request *next;
 };

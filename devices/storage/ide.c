@@ -403,6 +403,8 @@ static void fill_request(struct ide_drive *drive)
     drive->request.done = step_done;
     drive->request.opaque = drive;
     drive->request.locked = true;
+    // Drivers of bus-master DMA are ready for the interrupt when they start it; those of PIO may not be.
+    drive->request.prompt = drive->step == IDE_STEP_DMA_READ || drive->step == IDE_STEP_DMA_WRITE;
 }
 
 bool ide_step_needs_dma(const struct ide_drive *drive)

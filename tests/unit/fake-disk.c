@@ -196,3 +196,8 @@ unsigned fake_disk_last_flags(struct disk *disk)
 {
     return disk->last_flags;
 }
+
+bool disk_overlay_stack(struct disk *overlay, struct disk *base)
+{
+    return false; // no overlays on disks in memory
+}
