@@ -83,6 +83,35 @@ int grains_entry(struct grains *g, uint64_t grain, bool may_block, uint32_t *ent
     return rc;
 }
 
+// ---- A plain table ----
+static uint32_t convert(const struct grains *g, uint32_t entry)
+{
+    return g->big_endian ? GUINT32_TO_BE(entry) : GUINT32_TO_LE(entry); // both ways alike
+}
+
+static uint64_t page_entries(const struct grains *g, uint64_t page)
+{
+    return MIN(g->per_page, g->count - page * g->per_page);
+}
+
+int grains_load(struct grains *g, uint64_t page, uint32_t *entries)
+{
+    uint64_t count = page_entries(g, page);
+    int rc = file_read(g->file, g->table_at + page * g->per_page * 4, entries, count * 4);
+    for (uint64_t i = 0; i < count; i++)
+        entries[i] = convert(g, entries[i]);
+    return rc;
+}
+
+int grains_store(struct grains *g, uint64_t page, const uint32_t *entries)
+{
+    uint64_t count = page_entries(g, page);
+    g_autofree uint32_t *out = g_new(uint32_t, count);
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = convert(g, entries[i]);
+    return file_write(g->file, g->table_at + page * g->per_page * 4, out, count * 4);
+}
+
 static const enum extent_kind kinds[] = {
     [GRAIN_NONE] = EXTENT_BACKING,
     [GRAIN_ZERO] = EXTENT_ZERO,

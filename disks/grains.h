@@ -27,6 +27,9 @@ struct grains {
     // Makes room for a block and whatever goes with it (its data reads as zeroes); returns the new entry.
     int (*allocate)(struct grains *g, uint64_t grain, uint32_t *entry);
     int (*before_store)(struct grains *g); // headers; the data is on stable storage
+    // Of a plain table in the file, for grains_load() and grains_store(): where it is, and its byte order.
+    uint64_t table_at;
+    bool big_endian;
 
     pthread_mutex_t lock, allocate_lock, flush_lock;
     uint32_t **pages;
@@ -44,6 +47,9 @@ int grains_write(struct grains *g, uint64_t offset, uint64_t length, const struc
 // Blocks that exist keep their place; the host gets the space back.
 int grains_zero(struct grains *g, uint64_t offset, uint64_t length, unsigned flags);
 int grains_flush(struct grains *g);
+// LOAD and STORE of a table that lies in the file in one piece, COUNT entries of 32 bits from TABLE_AT on.
+int grains_load(struct grains *g, uint64_t page, uint32_t *entries);
+int grains_store(struct grains *g, uint64_t page, const uint32_t *entries);
 int grains_entry(struct grains *g, uint64_t grain, bool may_block, uint32_t *entry);
 // The place for LENGTH more bytes at the end of the file, aligned; the file is made that long.
 int grains_append(struct grains *g, uint64_t *end, uint64_t length, uint64_t alignment, uint64_t *offset);

@@ -54,26 +54,6 @@ static bool vdi_probe(const struct probe *probe)
 }
 
 // ---- The block map ----
-static int vdi_load(struct grains *g, uint64_t page, uint32_t *entries)
-{
-    struct vdi *v = g->opaque;
-    uint64_t first = page * g->per_page, count = MIN(g->per_page, g->count - first);
-    int rc = file_read(g->file, v->map_at + first * 4, entries, count * 4);
-    for (uint64_t i = 0; i < count; i++)
-        entries[i] = GUINT32_FROM_LE(entries[i]);
-    return rc;
-}
-
-static int vdi_store(struct grains *g, uint64_t page, const uint32_t *entries)
-{
-    struct vdi *v = g->opaque;
-    uint64_t first = page * g->per_page, count = MIN(g->per_page, g->count - first);
-    g_autofree uint32_t *out = g_new(uint32_t, count);
-    for (uint64_t i = 0; i < count; i++)
-        out[i] = GUINT32_TO_LE(entries[i]);
-    return file_write(g->file, v->map_at + first * 4, out, count * 4);
-}
-
 static enum grain_kind vdi_kind(struct grains *g, uint32_t entry, uint64_t *offset)
 {
     struct vdi *v = g->opaque;
@@ -215,8 +195,9 @@ static bool vdi_open(struct disk *disk, GError **error)
                                 .grain_size = v->block_size,
                                 .count = get32(v, VDI_BLOCKS),
                                 .per_page = 1024,
-                                .load = vdi_load,
-                                .store = vdi_store,
+                                .table_at = v->map_at,
+                                .load = grains_load,
+                                .store = grains_store,
                                 .kind = vdi_kind,
                                 .allocate = vdi_allocate,
                                 .before_store = vdi_before_store};

@@ -81,26 +81,6 @@ static bool refuse(struct disk *disk, GError **error, enum cloche_error code, co
 }
 
 // ---- The block table ----
-static int vhd_load(struct grains *g, uint64_t page, uint32_t *entries)
-{
-    struct vhd *v = g->opaque;
-    uint64_t first = page * g->per_page, count = MIN(g->per_page, g->count - first);
-    int rc = file_read(g->file, v->table_at + first * 4, entries, count * 4);
-    for (uint64_t i = 0; i < count; i++)
-        entries[i] = GUINT32_FROM_BE(entries[i]);
-    return rc;
-}
-
-static int vhd_store(struct grains *g, uint64_t page, const uint32_t *entries)
-{
-    struct vhd *v = g->opaque;
-    uint64_t first = page * g->per_page, count = MIN(g->per_page, g->count - first);
-    g_autofree uint32_t *out = g_new(uint32_t, count);
-    for (uint64_t i = 0; i < count; i++)
-        out[i] = GUINT32_TO_BE(entries[i]);
-    return file_write(g->file, v->table_at + first * 4, out, count * 4);
-}
-
 static enum grain_kind vhd_kind(struct grains *g, uint32_t entry, uint64_t *offset)
 {
     struct vhd *v = g->opaque;
@@ -182,8 +162,10 @@ static bool read_header(struct disk *disk, struct vhd *v, GError **error)
                                 .grain_size = v->block_size,
                                 .count = disk->size / v->block_size + !!(disk->size % v->block_size),
                                 .per_page = 1024,
-                                .load = vhd_load,
-                                .store = vhd_store,
+                                .table_at = v->table_at,
+                                .big_endian = true,
+                                .load = grains_load,
+                                .store = grains_store,
                                 .kind = vhd_kind,
                                 .allocate = vhd_allocate};
     return true;

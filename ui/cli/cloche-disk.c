@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // cloche-disk: virtual disk files from the command line.
 #include "config.h"
+#include "disks/info.h"
 #include "ui/cli/disk-commands.h"
 
 #include <errno.h>
@@ -160,6 +161,32 @@ static bool parse(const struct disk_command *command, int argc, char **argv, GEr
     return false;
 }
 
+// What a command did that prints nothing of its own, or why it could not.
+static void print_outcome(const struct disk_command *command, const GError *error)
+{
+    const char *file = arguments.count ? arguments.names[arguments.count - 1] : "";
+    if (strcmp(command->name, "convert") != 0 && strcmp(command->name, "merge") != 0 && arguments.count)
+        file = arguments.names[0];
+    struct disk_info *info = error ? NULL : disk_info(file, NULL, NULL);
+    JsonBuilder *b = json_builder_new();
+    json_builder_begin_object(b);
+    json_builder_set_member_name(b, "command");
+    json_builder_add_string_value(b, command->name);
+    json_builder_set_member_name(b, "file");
+    json_builder_add_string_value(b, file);
+    json_builder_set_member_name(b, error ? "error" : "format");
+    json_builder_add_string_value(b, error ? error->message : info ? info->format : "");
+    if (info) {
+        json_builder_set_member_name(b, "virtual-size");
+        json_builder_add_int_value(b, info->size);
+        json_builder_set_member_name(b, "actual-size");
+        json_builder_add_int_value(b, info->allocated);
+    }
+    json_builder_end_object(b);
+    print_json(b);
+    disk_info_free(info);
+}
+
 int main(int argc, char **argv)
 {
     setlocale(LC_ALL, "");
@@ -179,6 +206,8 @@ int main(int argc, char **argv)
                     argv[1]);
     else if (parse(command, argc - 1, argv + 1, &error))
         rc = command->run(&arguments, &error);
+    if (command && arguments.json && (error || !command->prints))
+        print_outcome(command, error);
     if (error) {
         fprintf(stderr, "cloche-disk: %s\n", error->message);
         g_error_free(error);

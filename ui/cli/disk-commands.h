@@ -25,6 +25,7 @@ struct disk_command {
     int least, most;   // names
     const char *takes; // long names of its options, separated by spaces
     int (*run)(struct disk_arguments *a, GError **error);
+    bool prints; // JSON of its own
 };
 extern const struct disk_command disk_commands[];
 
