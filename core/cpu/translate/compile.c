@@ -158,8 +158,7 @@ static const uint8_t *peek_page(struct compiler *c, uint64_t address)
     return c->peeked_host;
 }
 
-// Which status flags the code at ADDRESS may read before it sets them.
-uint16_t flags_live_at(struct compiler *c, uint64_t address)
+static uint16_t live_at(struct compiler *c, uint64_t address)
 {
     uint16_t live = 0, dead = 0;
     for (unsigned n = 0; n < 8; n++) {
@@ -187,6 +186,20 @@ uint16_t flags_live_at(struct compiler *c, uint64_t address)
         address += i.length;
     }
     return live | (FLAGS_ALL & ~dead);
+}
+
+// Which status flags the code at ADDRESS may read before it sets them. The same targets are asked for twice.
+uint16_t flags_live_at(struct compiler *c, uint64_t address)
+{
+    for (unsigned n = 0; n < c->known_count; n++)
+        if (c->known[n].address == address)
+            return c->known[n].live;
+    uint16_t live = live_at(c, address);
+    if (c->known_count < G_N_ELEMENTS(c->known)) {
+        c->known[c->known_count].address = address;
+        c->known[c->known_count++].live = live;
+    }
+    return live;
 }
 
 static void trace_liveness(struct compiler *c)
@@ -576,7 +589,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     c->mode = mode;
     c->second_page = second_page;
     c->bits = mode & MODE_64 ? 64 : 32;
-    c->count = c->boundary_count = c->stub_count = 0;
+    c->count = c->boundary_count = c->stub_count = c->known_count = 0;
     c->peeked = 1;
     memset(c->shares, 0, sizeof c->shares);
     c->host_valid = true;

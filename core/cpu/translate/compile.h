@@ -68,6 +68,11 @@ struct compiler {
     struct reloc relocs[RELOCS_MAX];
     struct stub stubs[STUBS_MAX];
     unsigned stub_count;
+    struct {
+        uint64_t address;
+        uint16_t live;
+    } known[TRACE_JUMPS + 4]; // what flags_live_at() said
+    unsigned known_count;
     bool host_valid, saved_valid; // where the guest's status flags are
     bool clobbered;               // host flags were lost within the current instruction
     bool vector_checked;

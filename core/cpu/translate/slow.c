@@ -347,6 +347,38 @@ uint64_t translate_lookup(struct context *c, uint64_t address)
     return (uintptr_t)b->host;
 }
 
+// The jump or return at the end of a block leads to an address that is not canonical: it is taken back, and faults in
+// the interpreter. (SDM vol. 2, JMP, RET)
+static uint64_t jump_back(struct context *c, uint64_t address)
+{
+    struct translator *t = c->translator;
+    bool loaded = foreign_begin(c);
+    const struct block *b = block_at_host(t, c->jump_from);
+    uint64_t go = 0;
+    if (b && b->boundaries) {
+        struct guest_insn i;
+        uint64_t rip = b->address + b->boundary[b->boundaries - 1].guest;
+        unsigned in_page = rip & ~PAGE_MASK;
+        const uint8_t *bytes = t->set->host.ram->host + b->ram_page + in_page;
+        if (decode_fields(&i, bytes, (unsigned)(PAGE_SIZE - in_page), 64) == DECODE_OK) {
+            if (!i.has_modrm)
+                c->guest_rsp -= 8 + (i.opcode == 0xc2 ? (uint16_t)i.immediate : 0);
+            c->slow_host = rip;
+            go = (uintptr_t)t->thunks.interpret_saved;
+        }
+    }
+    foreign_end(c, loaded);
+    return go ? go : translate_lookup(c, address);
+}
+
+// An indirect jump that the table did not know.
+uint64_t translate_jump(struct context *c, uint64_t address)
+{
+    if (G_UNLIKELY((c->mode & MODE_64) && !vcpu_canonical(address)))
+        return jump_back(c, address);
+    return translate_lookup(c, address);
+}
+
 // A direct link that is not made, or leads to a page that is not mapped as it was.
 uint64_t translate_link(struct context *c)
 {

@@ -195,9 +195,10 @@ static void emit_lookup(struct emitter *e, struct thunks *t)
 {
     t->lookup = emit_here(e);
     emit_store(e, HOST_A, MEM_CONTEXT(slow_host));
+    emit_store(e, HOST_D, MEM_CONTEXT(jump_from));
     emit_save_registers(e);
     emit_mov_reg(e, HOST_RSI, HOST_A);
-    emit_call_c(e, t, (uintptr_t)translate_lookup);
+    emit_call_c(e, t, (uintptr_t)translate_jump);
     emit_mov_reg(e, HOST_T, HOST_RAX);
     emit_flags_from_saved(e);
     emit_load(e, HOST_A, MEM_CONTEXT(slow_host));

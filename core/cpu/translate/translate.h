@@ -152,7 +152,7 @@ struct context {
     uint64_t host_rsp, guest_rsp;
     uint64_t save[12]; // thunks: rax, rcx, rdx, rsi, rdi, r8-r11
     uint64_t slow_address, slow_site, slow_host, slow_value;
-    uint64_t link_site;
+    uint64_t link_site, jump_from;
     uint64_t noshare_at; // see translator.single: where the next block is one without shared checks
     uint64_t shared[SHARES]; // host addresses of what shared checks cover
     _Atomic uint64_t thread; // host thread id, 0 before the first run
@@ -382,6 +382,7 @@ void tlb_revoke(struct context *c, uint64_t ram_offset);
 uint64_t translate_slow(struct context *c);
 uint64_t translate_commit(struct context *c);
 uint64_t translate_lookup(struct context *c, uint64_t address);
+uint64_t translate_jump(struct context *c, uint64_t address);
 uint64_t translate_link(struct context *c);
 
 // Fills the entry of ADDRESS if it is plain memory and allowed. False: leave it to the interpreter.

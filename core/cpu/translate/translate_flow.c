@@ -103,7 +103,8 @@ static void emit_indirect(struct compiler *c)
 {
     struct emitter *e = &c->e;
     flags_need_saved(c);
-    emit_op_reg(e, 0, 0x0fb7, HOST_T, HOST_A); // movzx r14d, r15w
+    emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x2d), emit32(e, 0); // lea r13, [rip]: from which block
+    emit_op_reg(e, 0, 0x0fb7, HOST_T, HOST_A);                    // movzx r14d, r15w
     emit_op_mem(e, 0, 0xff, 4, (struct mem){NO_REG, HOST_T, 3, false, (int32_t)(uintptr_t)c->t->jumps});
     c->ended = true;
 }
@@ -127,6 +128,7 @@ static void load_target(struct compiler *c)
 }
 
 // A target in the temporary REG that is no canonical address: the fault is this instruction's, with nothing done yet.
+// Jumps and returns within one page need no such check: translate_jump() takes them back.
 static void check_canonical(struct compiler *c, unsigned reg)
 {
     struct emitter *e = &c->e;
@@ -158,7 +160,8 @@ void translate_jmp(struct compiler *c)
         return;
     }
     load_target(c);
-    check_canonical(c, HOST_D);
+    if (c->block->second_page != NO_PAGE)
+        check_canonical(c, HOST_D);
     emit_mov_reg(&c->e, HOST_A, HOST_D);
     emit_indirect(c);
 }
@@ -230,7 +233,8 @@ void translate_ret(struct compiler *c)
     emit_op_mem(e, flags, 0x8b, target, MEM_BASE(at.base, at.disp));
     if (!shared)
         check_end(c, false);
-    check_canonical(c, target);
+    if (c->block->second_page != NO_PAGE)
+        check_canonical(c, target);
     emit_op_mem(e, flags, 0x8d, RSP, MEM_BASE(RSP, release));
     if (!shared)
         emit_mov_reg(e, HOST_A, HOST_D);
