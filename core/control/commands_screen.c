@@ -340,15 +340,18 @@ static JsonNode *query_displays(struct qmp_call *call, GError **error)
     return qmp_node_array(list);
 }
 
+static const char *const formats[] = {[PICTURE_PNG] = "png", [PICTURE_PPM] = "ppm", NULL};
+
 static JsonNode *screendump(struct qmp_call *call, GError **error)
 {
     struct surface *surface = find_head(call, error);
+    enum picture_format format = g_strcmp0(qmp_string(call, "format"), "ppm") == 0 ? PICTURE_PPM : PICTURE_PNG;
     if (surface)
-        surface_write_png(surface, qmp_string(call, "filename"), qmp_bool(call, "x-cloche-cursor", false), error);
+        surface_write_picture(surface, qmp_string(call, "filename"), format, qmp_bool(call, "x-cloche-cursor", false),
+                              error);
     return NULL;
 }
 
-static const char *const formats[] = {"png", NULL};
 #define HEAD QMP_MAY("head", QMP_INT, .min = 0, .max = 15)
 static const struct qmp_argument head_arguments[] = {HEAD, QMP_END};
 static const struct qmp_argument size_arguments[] = {
@@ -360,7 +363,8 @@ static const struct qmp_argument dump_arguments[] = {
     QMP_MAY("x-cloche-cursor", QMP_BOOL), QMP_END};
 
 const struct qmp_command control_screen_commands[] = {
-    QMP_REQUEST("screendump", screendump, dump_arguments, QMP_ANY_STATE, "Writes the screen as a PNG file."),
+    QMP_REQUEST("screendump", screendump, dump_arguments, QMP_ANY_STATE,
+                "Writes the screen as a PNG file, or as PPM if asked for."),
     QMP_REQUEST("x-cloche-attach-display", attach_display, head_arguments, QMP_ANY_STATE,
                 "Passes the display's memory; events about it follow on this connection."),
     QMP_REQUEST("x-cloche-detach-display", detach_display, head_arguments, QMP_ANY_STATE, "Ends those events."),

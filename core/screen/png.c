@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Screenshots: a surface as an RGB PNG.
+// Screenshots: a surface as an RGB picture in a file.
 #include "core/screen/surface.h"
 
 #include <errno.h>
@@ -48,7 +48,25 @@ struct shot {
     uint8_t *row;
 };
 
-static bool encode(const struct shot *shot, FILE *file)
+static void encode_row(const struct shot *shot, uint32_t y)
+{
+    row_to_rgb(shot->pixels, y, shot->row);
+    if (shot->cursor)
+        blend_cursor(shot->cursor, shot->cursor_x, shot->cursor_y, y, shot->pixels->width, shot->row);
+}
+
+static bool encode_ppm(const struct shot *shot, FILE *file)
+{
+    const struct pixels *pixels = shot->pixels;
+    bool good = fprintf(file, "P6 %u %u 255\n", pixels->width, pixels->height) > 0;
+    for (uint32_t y = 0; good && y < pixels->height; y++) {
+        encode_row(shot, y);
+        good = fwrite(shot->row, 3, pixels->width, file) == pixels->width;
+    }
+    return good;
+}
+
+static bool encode_png(const struct shot *shot, FILE *file)
 {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, quiet_warning);
     png_infop info = png ? png_create_info_struct(png) : NULL;
@@ -63,9 +81,7 @@ static bool encode(const struct shot *shot, FILE *file)
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_write_info(png, info);
     for (uint32_t y = 0; y < pixels->height; y++) {
-        row_to_rgb(pixels, y, shot->row);
-        if (shot->cursor)
-            blend_cursor(shot->cursor, shot->cursor_x, shot->cursor_y, y, pixels->width, shot->row);
+        encode_row(shot, y);
         png_write_row(png, shot->row);
     }
     png_write_end(png, info);
@@ -73,8 +89,11 @@ static bool encode(const struct shot *shot, FILE *file)
     return true;
 }
 
-bool surface_write_png(struct surface *surface, const char *path, bool with_cursor, GError **error)
+bool surface_write_picture(struct surface *surface, const char *path, enum picture_format format, bool with_cursor,
+                           GError **error)
 {
+    static bool (*const encoders[])(const struct shot *,
+                                    FILE *) = {[PICTURE_PNG] = encode_png, [PICTURE_PPM] = encode_ppm};
     g_autofree char *temporary = g_strdup_printf("%s.tmp%d", path, getpid());
     FILE *file = fopen(temporary, "wxe");
     if (!file) {
@@ -87,7 +106,7 @@ bool surface_write_png(struct surface *surface, const char *path, bool with_curs
     struct cursor *cursor = surface_cursor(surface, &shot.cursor_x, &shot.cursor_y);
     shot.cursor = with_cursor ? cursor : NULL;
     shot.row = g_malloc((size_t)shot.pixels->width * 3);
-    bool good = encode(&shot, file);
+    bool good = encoders[format](&shot, file);
     int e = errno;
     if (fclose(file) != 0) {
         good = false;
@@ -106,4 +125,9 @@ bool surface_write_png(struct surface *surface, const char *path, bool with_curs
     pixels_unref(shot.pixels);
     cursor_unref(cursor);
     return good;
+}
+
+bool surface_write_png(struct surface *surface, const char *path, bool with_cursor, GError **error)
+{
+    return surface_write_picture(surface, path, PICTURE_PNG, with_cursor, error);
 }

@@ -135,7 +135,10 @@ bool surface_polled(struct surface *surface);    // it notices changes only when
 // How many listeners there are.
 unsigned surface_listeners(struct surface *surface);
 unsigned surface_index(struct surface *surface);
-// Refreshes, and writes a PNG (to a temporary name, then renamed) with the cursor drawn in if WITH_CURSOR.
+// Refreshes, and writes a picture (to a temporary name, then renamed) with the cursor drawn in if WITH_CURSOR.
+enum picture_format { PICTURE_PNG, PICTURE_PPM };
+bool surface_write_picture(struct surface *surface, const char *path, enum picture_format format, bool with_cursor,
+                           GError **error);
 bool surface_write_png(struct surface *surface, const char *path, bool with_cursor, GError **error);
 
 #endif

@@ -43,7 +43,9 @@ class Guest:
         command = [os.environ.get("CLOCHE_VM", "./cloche-vm"), "--engine", self.engine]
         if serial:
             command += ["--serial", serial]
-        command += [str(a) for a in arguments]
+        self.run(command + [str(a) for a in arguments])
+
+    def run(self, command):
         with open(self.path("command"), "w") as f:
             f.write(" ".join(repr(c) for c in command) + "\n")
         self.log = open(self.path("stderr"), "wb")

@@ -239,6 +239,9 @@ START_TEST(test_display)
     g_autofree char *png = g_build_filename(folder, "shot.png", NULL), *data = NULL;
     do_call("screendump", control_arguments("s:filename", png, NULL));
     ck_assert(g_file_get_contents(png, &data, NULL, NULL) && memcmp(data, "\x89PNG", 4) == 0);
+    g_clear_pointer(&data, g_free);
+    do_call("screendump", control_arguments("s:filename", png, "s:format", "ppm", NULL));
+    ck_assert(g_file_get_contents(png, &data, NULL, NULL) && g_str_has_prefix(data, "P6 "));
     refuse("screendump", control_arguments("s:filename", "/nonexistent/x.png", NULL), "/nonexistent");
     munmap((void *)shared, size);
     close(fds[0]);
