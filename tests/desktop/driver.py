@@ -3,6 +3,7 @@
 accessibility service, synthetic keys and clicks, and pictures of the screen to compare pixels with."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,19 @@ class Session:
         self.processes.append(process)
         return process
 
+    def _stop_monitors(self):
+        """Ends the monitors that run machines of this session: they outlive the app."""
+        for entry in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as f:
+                    words = f.read().split(b"\0")
+                if len(words) > 2 and words[1] == b"--machine" and words[2].startswith(self.root.encode() + b"/"):
+                    os.kill(int(entry), signal.SIGKILL)
+            except (OSError, ValueError):
+                continue
+
     def __exit__(self, *unused):
+        self._stop_monitors()
         for process in reversed(self.processes):
             process.terminate()
         for process in reversed(self.processes):

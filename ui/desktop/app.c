@@ -345,7 +345,53 @@ static void app_activate(GApplication *app)
         show_library(CLOCHE_APP(app));
 }
 
-// .iso files and machine folders from the file manager.
+// ---- Files from the file manager ----
+static void open_folder(ClocheApp *self, const char *path, GtkWindow *window)
+{
+    g_autoptr(GError) error = NULL;
+    if (!cloche_app_find(self, path) && !library_add_folder(self->library, path, &error))
+        dialog_error(window, _("The folder was not added"), error, NULL);
+    cloche_app_rescan(self);
+    ClocheMachine *machine = cloche_app_find(self, path);
+    if (machine)
+        cloche_library_window_select(CLOCHE_LIBRARY_WINDOW(window), machine);
+}
+
+static void open_definition(ClocheApp *self, const char *path, GtkWindow *window)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    open_folder(self, folder, window);
+}
+
+static void open_disk(ClocheApp *self, const char *path, GtkWindow *window)
+{
+    GtkWidget *assistant = cloche_assistant_new(self, window);
+    cloche_assistant_set_disk(CLOCHE_ASSISTANT(assistant), path);
+    gtk_window_present(GTK_WINDOW(assistant));
+}
+
+static void open_medium(ClocheApp *self, const char *path, GtkWindow *window)
+{
+    GtkWidget *assistant = cloche_assistant_new(self, window);
+    cloche_assistant_set_medium(CLOCHE_ASSISTANT(assistant), path);
+    gtk_window_present(GTK_WINDOW(assistant));
+}
+
+// By the end of the name; anything else is taken for an installer medium.
+static const struct {
+    const char *ending;
+    void (*open)(ClocheApp *self, const char *path, GtkWindow *window);
+} openers[] = {
+    {"/machine.conf", open_definition},
+    {".cloche", work_import_file},
+    {".img", open_disk},
+    {".raw", open_disk},
+    {".qcow2", open_disk},
+    {".vmdk", open_disk},
+    {".vdi", open_disk},
+    {".vhd", open_disk},
+};
+
 static void app_open(GApplication *app, GFile **files, int count, const char *hint)
 {
     ClocheApp *self = CLOCHE_APP(app);
@@ -354,19 +400,14 @@ static void app_open(GApplication *app, GFile **files, int count, const char *hi
     GtkWindow *window = show_library(self);
     for (int i = 0; i < count; i++) {
         g_autofree char *path = g_file_get_path(files[i]);
-        if (path && g_file_test(path, G_FILE_TEST_IS_DIR)) {
-            g_autoptr(GError) error = NULL;
-            if (!cloche_app_find(self, path) && !library_add_folder(self->library, path, &error))
-                dialog_error(window, _("The folder was not added"), error, NULL);
-            cloche_app_rescan(self);
-            ClocheMachine *machine = cloche_app_find(self, path);
-            if (machine)
-                cloche_library_window_select(CLOCHE_LIBRARY_WINDOW(window), machine);
-        } else if (path) {
-            GtkWidget *assistant = cloche_assistant_new(self, window);
-            cloche_assistant_set_medium(CLOCHE_ASSISTANT(assistant), path);
-            gtk_window_present(GTK_WINDOW(assistant));
-        }
+        void (*open)(ClocheApp *, const char *, GtkWindow *) = open_medium;
+        for (guint n = 0; path && n < G_N_ELEMENTS(openers); n++)
+            if (g_str_has_suffix(path, openers[n].ending))
+                open = openers[n].open;
+        if (path && g_file_test(path, G_FILE_TEST_IS_DIR))
+            open = open_folder;
+        if (path)
+            open(self, path, window);
     }
 }
 

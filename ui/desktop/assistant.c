@@ -154,6 +154,13 @@ static void source_file_chosen(GtkFileChooserButton *button, ClocheAssistant *se
 }
 
 // ---- Name and summary ----
+void cloche_assistant_set_disk(ClocheAssistant *self, const char *file)
+{
+    gtk_toggle_button_set_active(GTK_TOGGLE_BUTTON(self->from_disk), TRUE);
+    gtk_file_chooser_set_filename(GTK_FILE_CHOOSER(self->disk_file), file);
+    source_file_chosen(GTK_FILE_CHOOSER_BUTTON(self->disk_file), self);
+}
+
 static void check_name(ClocheAssistant *self)
 {
     const char *name = gtk_entry_get_text(self->name);

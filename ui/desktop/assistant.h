@@ -13,6 +13,7 @@ G_DECLARE_FINAL_TYPE(ClocheAssistant, cloche_assistant, CLOCHE, ASSISTANT, GtkAs
 GtkWidget *cloche_assistant_new(ClocheApp *app, GtkWindow *parent);
 // As if the person had chosen FILE as installer medium.
 void cloche_assistant_set_medium(ClocheAssistant *self, const char *file);
+void cloche_assistant_set_disk(ClocheAssistant *self, const char *file); // likewise an existing disk
 
 G_END_DECLS
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/console.h"
+#include "core/config/snapshot.h"
 #include "ui/desktop/close-dialog.h"
 #include "ui/desktop/console-keys.h"
 #include "ui/desktop/device-bar.h"
 #include "ui/desktop/dialogs.h"
 #include "ui/desktop/machine-actions.h"
+#include "ui/desktop/machine-work.h"
 #include "ui/desktop/media.h"
+#include "ui/desktop/menu-tips.h"
 #include "ui/desktop/serial.h"
 
 #include <glib/gi18n.h>
@@ -15,7 +18,8 @@ struct _ClocheConsole {
     GtkApplicationWindow parent_instance;
     ClocheApp *app;
     ClocheMachine *machine;
-    GtkWidget *menubar_box, *status_bar, *bar_edge, *bar_pin, *bar_keys, *engine_popover, *engine_badge;
+    GtkWidget *menubar_box, *status_bar, *bar_edge, *bar_pin, *bar_keys, *engine_popover, *engine_badge, *retry,
+        *menu_bar;
     GtkWidget *screen_scroller, *serial;
     GtkInfoBar *info_bar;
     GtkLabel *info_label, *state_label, *grab_label, *engine_label, *engine_text, *bar_title;
@@ -24,7 +28,8 @@ struct _ClocheConsole {
     GtkBox *device_icons;
     ClocheDisplay *display;
     GMenuModel *menubar;
-    GMenu *keys;
+    GMenu *keys, *recent_snapshots;
+    GFileMonitor *snapshots_monitor;
     gboolean full_screen, resize_guest, closing;
     guint wish_timer, wish_width, wish_height;
 };
@@ -63,6 +68,56 @@ static void show_grab(ClocheConsole *self)
     gtk_label_set_text(self->grab_label, grabbed ? _("Press Ctrl+Alt+G to release the pointer") : "");
 }
 
+// Actions of this window that need the machine alive; the others are in machine-actions.c.
+static gboolean has_tray(ClocheMachine *machine)
+{
+    GPtrArray *devices = cloche_machine_get_devices(machine);
+    for (guint i = 0; i < devices->len; i++) {
+        const struct machine_device *device = devices->pdata[i];
+        if (device->kind == MACHINE_DEVICE_CDROM || device->kind == MACHINE_DEVICE_FLOPPY)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static const char *why_not(ClocheConsole *self, const char *action)
+{
+    static const char *const alive[] = {"send-key", "send-custom-key", "type-clipboard", "insert", "eject", "capture",
+                                        NULL};
+    ClocheState state = cloche_machine_get_state(self->machine);
+    gboolean tray = strcmp(action, "insert") == 0 || strcmp(action, "eject") == 0;
+    if (strcmp(action, "share-clipboard") == 0)
+        return _("The guest's clipboard is not shared in this version. Type Clipboard Text types a text into it.");
+    if (strcmp(action, "screenshot") == 0 && !cloche_display_get_picture(self->display))
+        return _("The machine shows no picture yet. Start it first.");
+    if (!g_strv_contains(alive, action))
+        return NULL;
+    if (state != CLOCHE_STATE_RUNNING && !(tray && state == CLOCHE_STATE_PAUSED))
+        return state == CLOCHE_STATE_PAUSED ? _("The machine is paused. Resume it first.")
+                                            : _("The machine does not run. Start it first.");
+    return tray && !has_tray(self->machine)
+               ? _("It has no disc or floppy drive. Settings ▸ Drives adds one while it is off.")
+               : NULL;
+}
+
+static const char *tip(const char *action, gpointer data)
+{
+    const char *own = g_str_has_prefix(action, "win.") ? why_not(data, action + strlen("win.")) : NULL;
+    return own ? own : machine_actions_why_not(data, action);
+}
+
+static void update_actions(ClocheConsole *self)
+{
+    static const char *const names[] = {"send-key", "send-custom-key", "type-clipboard", "insert",
+                                        "eject",    "screenshot",      "capture",        "share-clipboard"};
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        GAction *action = g_action_map_lookup_action(G_ACTION_MAP(self), names[i]);
+        g_simple_action_set_enabled(G_SIMPLE_ACTION(action), !why_not(self, names[i]));
+    }
+    menu_tips_set(GTK_MENU_SHELL(self->menu_bar), self->menubar, tip, self);
+    menu_tips_set_buttons(GTK_WIDGET(self->bar), tip, self);
+}
+
 static void show(ClocheConsole *self)
 {
     const char *name = cloche_machine_get_name(self->machine), *state = cloche_machine_get_state_text(self->machine);
@@ -77,8 +132,13 @@ static void show(ClocheConsole *self)
     cloche_display_set_veil(self->display, veil_text(self));
     ClocheState now = cloche_machine_get_state(self->machine);
     gboolean trouble = now == CLOCHE_STATE_ERROR || now == CLOCHE_STATE_CRASHED;
+    gboolean no_space = cloche_machine_waits_for_space(self->machine);
     if (trouble)
-        gtk_label_set_text(self->info_label, state);
+        gtk_label_set_text(self->info_label, no_space ? _("The host's disk is full, so the machine waits; nothing is "
+                                                          "lost. Free some space there, then press Retry.")
+                                                      : state);
+    gtk_widget_set_visible(self->retry, no_space);
+    update_actions(self);
     gtk_info_bar_set_message_type(self->info_bar, trouble ? GTK_MESSAGE_ERROR : GTK_MESSAGE_INFO);
     gtk_info_bar_set_revealed(self->info_bar, trouble);
     show_grab(self);
@@ -279,6 +339,40 @@ static void eject_medium(GSimpleAction *action, GVariant *value, gpointer data)
     media_eject(CLOCHE_CONSOLE(data)->machine, NULL, GTK_WINDOW(data));
 }
 
+// ---- The latest snapshots in the menu ----
+#define RECENT 5
+
+static void fill_recent(ClocheConsole *self)
+{
+    g_autoptr(GPtrArray) list = snapshot_list(cloche_machine_get_folder(self->machine));
+    g_menu_remove_all(self->recent_snapshots);
+    for (guint i = 0; i < MIN(RECENT, list->len); i++) {
+        const struct snapshot *snapshot = list->pdata[list->len - 1 - i];
+        g_autofree char *label = g_strdup_printf(_("Restore “%s”…"), snapshot->name);
+        g_autoptr(GMenuItem) item = g_menu_item_new(label, NULL);
+        g_menu_item_set_action_and_target(item, "win.restore", "(ss)", snapshot->id, snapshot->name);
+        g_menu_append_item(self->recent_snapshots, item);
+    }
+}
+
+static void restore(GSimpleAction *action, GVariant *value, gpointer data)
+{
+    ClocheConsole *self = data;
+    const char *id, *name;
+    g_variant_get(value, "(&s&s)", &id, &name);
+    work_ask_restore(self->machine, id, name, GTK_WINDOW(self), NULL, NULL);
+}
+
+static void watch_snapshots(ClocheConsole *self)
+{
+    g_autofree char *path = g_build_filename(cloche_machine_get_folder(self->machine), "snapshots", NULL);
+    g_autoptr(GFile) folder = g_file_new_for_path(path);
+    self->snapshots_monitor = g_file_monitor_directory(folder, G_FILE_MONITOR_WATCH_MOVES, NULL, NULL);
+    if (self->snapshots_monitor)
+        g_signal_connect_swapped(self->snapshots_monitor, "changed", G_CALLBACK(fill_recent), self);
+    fill_recent(self);
+}
+
 static void close_window(GSimpleAction *action, GVariant *value, gpointer data)
 {
     gtk_window_close(data);
@@ -296,6 +390,8 @@ static const GActionEntry console_actions[] = {
     {.name = "screenshot", .activate = screenshot},
     {.name = "insert", .activate = insert_medium},
     {.name = "eject", .activate = eject_medium},
+    {.name = "share-clipboard", .state = "false"},
+    {.name = "restore", .parameter_type = "(ss)", .activate = restore},
     {.name = "close", .activate = close_window},
 };
 
@@ -372,10 +468,17 @@ static gboolean console_key(GtkWidget *widget, GdkEventKey *event)
                                         : parent->key_release_event(widget, event);
 }
 
+static void info_response(GtkInfoBar *bar, int response, ClocheConsole *self)
+{
+    if (response == GTK_RESPONSE_ACCEPT)
+        cloche_machine_request(self->machine, CLOCHE_REQUEST_RESUME, GTK_WINDOW(self));
+    gtk_info_bar_set_revealed(bar, FALSE);
+}
+
 // ---- Construction ----
 static void build_menus(ClocheConsole *self)
 {
-    GtkWidget *bar = gtk_menu_bar_new_from_model(self->menubar);
+    GtkWidget *bar = self->menu_bar = gtk_menu_bar_new_from_model(self->menubar);
     console_keys_fill(self->keys);
     gtk_container_add(GTK_CONTAINER(self->menubar_box), bar);
     gtk_widget_show_all(bar);
@@ -399,6 +502,7 @@ GtkWidget *cloche_console_new(ClocheApp *app, ClocheMachine *machine)
     machine_actions_set_machine(GTK_APPLICATION_WINDOW(self), machine);
     cloche_machine_attach_display(machine, self->display);
     device_bar_follow(self->device_icons, machine, GTK_APPLICATION_WINDOW(self));
+    watch_snapshots(self);
     restore_preferences(self);
     show(self);
     gtk_widget_grab_focus(GTK_WIDGET(self->display));
@@ -411,6 +515,7 @@ static void console_dispose(GObject *object)
     if (self->wish_timer)
         g_source_remove(self->wish_timer);
     self->wish_timer = 0;
+    g_clear_object(&self->snapshots_monitor);
     g_clear_object(&self->machine);
     G_OBJECT_CLASS(cloche_console_parent_class)->dispose(object);
 }
@@ -437,6 +542,7 @@ static void cloche_console_class_init(ClocheConsoleClass *class)
     CHILD(engine_text);
     CHILD(info_bar);
     CHILD(info_label);
+    CHILD(retry);
     CHILD(state_label);
     CHILD(grab_label);
     CHILD(pages);
@@ -445,6 +551,7 @@ static void cloche_console_class_init(ClocheConsoleClass *class)
     CHILD(display);
     CHILD(menubar);
     CHILD(keys);
+    CHILD(recent_snapshots);
 #undef CHILD
 }
 
@@ -460,5 +567,5 @@ static void cloche_console_init(ClocheConsole *self)
     g_signal_connect(self->display, "wish-size", G_CALLBACK(wish_size), self);
     g_signal_connect_swapped(self->display, "geometry", G_CALLBACK(fit_window), self);
     g_signal_connect_swapped(self->display, "grab-changed", G_CALLBACK(show_grab), self);
-    g_signal_connect(self->info_bar, "response", G_CALLBACK(gtk_info_bar_set_revealed), NULL);
+    g_signal_connect(self->info_bar, "response", G_CALLBACK(info_response), self);
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/details.h"
+#include "core/config/option.h"
 #include "ui/desktop/dialogs.h"
 #include "ui/desktop/graph.h"
 
 #include <glib/gi18n.h>
+#include <string.h>
 
 enum figure { FIGURE_CPU, FIGURE_MEMORY, FIGURE_DISK, FIGURE_NETWORK, FIGURE_COUNT };
 
@@ -16,6 +18,8 @@ struct _ClocheDetails {
     ClocheGraph *graph[FIGURE_COUNT];
     GtkLabel *graph_value[FIGURE_COUNT];
     GtkLabel *fact[8];
+    GtkWidget *addresses;
+    char *addresses_shown;
     ClocheMachine *machine;
 };
 G_DEFINE_TYPE(ClocheDetails, cloche_details, GTK_TYPE_SCROLLED_WINDOW)
@@ -49,10 +53,79 @@ static void show_picture(ClocheDetails *self)
     gtk_image_set_from_pixbuf(self->picture, small);
 }
 
+// ---- The guest's addresses, each with a Copy button ----
+static void copy_address(GtkButton *button, gpointer data)
+{
+    gtk_clipboard_set_text(gtk_widget_get_clipboard(GTK_WIDGET(button), GDK_SELECTION_CLIPBOARD),
+                           g_object_get_data(G_OBJECT(button), "address"), -1);
+}
+
+static void add_address(ClocheDetails *self, const char *address)
+{
+    GtkWidget *row = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 6), *label = gtk_label_new(address);
+    GtkWidget *copy = gtk_button_new_with_label(_("Copy"));
+    g_autofree char *name = g_strdup_printf(_("Copy Address %s"), address);
+    gtk_label_set_selectable(GTK_LABEL(label), TRUE);
+    gtk_label_set_xalign(GTK_LABEL(label), 0);
+    gtk_widget_set_can_focus(label, FALSE);
+    atk_object_set_name(gtk_widget_get_accessible(copy), name);
+    gtk_widget_set_tooltip_text(copy, name);
+    g_object_set_data_full(G_OBJECT(copy), "address", g_strdup(address), g_free);
+    g_signal_connect(copy, "clicked", G_CALLBACK(copy_address), NULL);
+    gtk_box_pack_start(GTK_BOX(row), label, FALSE, FALSE, 0);
+    gtk_box_pack_start(GTK_BOX(row), copy, FALSE, FALSE, 0);
+    gtk_box_pack_start(GTK_BOX(self->addresses), row, FALSE, FALSE, 0);
+}
+
+static void destroy_child(GtkWidget *child, gpointer data)
+{
+    gtk_widget_destroy(child);
+}
+
+static void show_addresses(ClocheDetails *self)
+{
+    GPtrArray *devices = cloche_machine_get_devices(self->machine);
+    g_autoptr(GString) all = g_string_new(NULL);
+    for (guint i = 0; i < devices->len; i++) {
+        const struct machine_device *device = devices->pdata[i];
+        for (char **address = device->addresses; address && *address; address++)
+            g_string_append_printf(all, "%s%s", all->len ? " " : "", *address);
+    }
+    if (g_strcmp0(all->str, self->addresses_shown) == 0)
+        return;
+    g_free(self->addresses_shown);
+    self->addresses_shown = g_strdup(all->str);
+    gtk_container_foreach(GTK_CONTAINER(self->addresses), destroy_child, NULL);
+    g_auto(GStrv) list = g_strsplit(all->str, " ", -1);
+    if (!*list)
+        gtk_container_add(GTK_CONTAINER(self->addresses),
+                          g_object_new(GTK_TYPE_LABEL, "label", "–", "xalign", 0.0, NULL));
+    for (char **address = list; *address; address++)
+        add_address(self, *address);
+    gtk_widget_show_all(self->addresses);
+}
+
+// The engine that runs it tells more than the one that was asked for; sizes are in IEC units.
+static char *fact_text(ClocheDetails *self, const char *group, const char *key)
+{
+    char *value = cloche_machine_get_option(self->machine, group, key);
+    guint64 bytes;
+    const char *engine = cloche_machine_get_engine(self->machine);
+    if (strcmp(key, "engine") == 0 && *engine) {
+        g_free(value);
+        return g_strdup(engine);
+    }
+    if (strcmp(key, "size") == 0 && value && option_parse_size(value, &bytes)) {
+        g_free(value);
+        return format_size(bytes);
+    }
+    return value;
+}
+
 static void show_facts(ClocheDetails *self)
 {
     for (guint i = 0; i < G_N_ELEMENTS(facts); i++) {
-        g_autofree char *value = cloche_machine_get_option(self->machine, facts[i].group, facts[i].key);
+        g_autofree char *value = fact_text(self, facts[i].group, facts[i].key);
         gtk_label_set_text(self->fact[i], value && *value ? value : "–");
     }
 }
@@ -67,7 +140,9 @@ static void show(ClocheDetails *self)
     gtk_label_set_text(self->notes, cloche_machine_get_notes(self->machine));
     gtk_widget_set_visible(GTK_WIDGET(self->graphs), state == CLOCHE_STATE_RUNNING || state == CLOCHE_STATE_PAUSED);
     gboolean paused = state == CLOCHE_STATE_PAUSED || state == CLOCHE_STATE_ERROR;
-    gtk_button_set_label(GTK_BUTTON(self->start), paused ? _("_Resume") : _("_Start"));
+    gtk_button_set_label(GTK_BUTTON(self->start), cloche_machine_waits_for_space(self->machine) ? _("_Retry")
+                                                  : paused                                      ? _("_Resume")
+                                                                                                : _("_Start"));
     gtk_actionable_set_action_name(GTK_ACTIONABLE(self->start), paused ? "win.resume" : "win.start");
     static const ClocheRequest requests[] = {CLOCHE_REQUEST_START, CLOCHE_REQUEST_PAUSE, CLOCHE_REQUEST_SAVE,
                                              CLOCHE_REQUEST_SHUT_DOWN};
@@ -83,10 +158,16 @@ static void show(ClocheDetails *self)
 static void show_figures(ClocheDetails *self)
 {
     const struct machine_figures *now = cloche_machine_get_figures(self->machine);
+    g_autofree char *size_text = cloche_machine_get_option(self->machine, "Memory", "size");
+    guint64 memory = 0;
+    option_parse_size(size_text ? size_text : "0", &memory);
     double values[FIGURE_COUNT] = {now->cpu_percent, now->memory, now->disk_read + now->disk_write,
                                    now->received + now->sent};
     for (guint i = 0; i < FIGURE_COUNT; i++) {
-        cloche_graph_add(self->graph[i], values[i], i == FIGURE_CPU ? MAX(100, values[i]) : 0);
+        cloche_graph_add(self->graph[i], values[i],
+                         i == FIGURE_CPU      ? MAX(100, values[i])
+                         : i == FIGURE_MEMORY ? MAX(memory, values[i])
+                                              : 0);
         g_autofree char *size = format_size(values[i]);
         g_autofree char *text = i == FIGURE_CPU      ? g_strdup_printf("%.0f %%", values[i])
                                 : i == FIGURE_MEMORY ? g_strdup(size)
@@ -109,7 +190,9 @@ void cloche_details_set_machine(ClocheDetails *self, ClocheMachine *machine)
         cloche_graph_clear(self->graph[i]);
     g_signal_connect_swapped(machine, "changed", G_CALLBACK(show), self);
     g_signal_connect_swapped(machine, "figures", G_CALLBACK(show_figures), self);
+    g_signal_connect_swapped(machine, "devices", G_CALLBACK(show_addresses), self);
     show(self);
+    show_addresses(self);
 }
 
 static GtkLabel *add_label(GtkGrid *grid, const char *text, int column, int row, gboolean dim)
@@ -127,6 +210,7 @@ static GtkLabel *add_label(GtkGrid *grid, const char *text, int column, int row,
 static void details_dispose(GObject *object)
 {
     cloche_details_set_machine(CLOCHE_DETAILS(object), NULL);
+    g_clear_pointer(&CLOCHE_DETAILS(object)->addresses_shown, g_free);
     G_OBJECT_CLASS(cloche_details_parent_class)->dispose(object);
 }
 
@@ -167,4 +251,9 @@ static void cloche_details_init(ClocheDetails *self)
         add_label(self->facts, gettext(facts[i].label), 0, i, TRUE);
         self->fact[i] = add_label(self->facts, "", 1, i, FALSE);
     }
+    gtk_widget_set_valign(GTK_WIDGET(add_label(self->facts, _("Addresses"), 0, G_N_ELEMENTS(facts), TRUE)),
+                          GTK_ALIGN_START);
+    self->addresses = gtk_box_new(GTK_ORIENTATION_VERTICAL, 6);
+    gtk_grid_attach(self->facts, self->addresses, 1, G_N_ELEMENTS(facts), 1, 1);
+    gtk_widget_show(self->addresses);
 }

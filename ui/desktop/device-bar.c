@@ -23,6 +23,7 @@ static const struct {
     [MACHINE_DEVICE_CDROM] = {"media-optical-symbolic", N_("Disc drive %s")},
     [MACHINE_DEVICE_FLOPPY] = {"media-floppy-symbolic", N_("Floppy drive %s")},
     [MACHINE_DEVICE_NETWORK] = {"network-wired-symbolic", N_("Network card %s")},
+    [MACHINE_DEVICE_SERIAL] = {"utilities-terminal-symbolic", N_("Serial port %s")},
 };
 
 // ---- The menus ----
@@ -58,6 +59,10 @@ static void fill_menu(GtkMenuButton *button, const struct machine_device *device
         card_menu(menu, device);
     } else if (device->kind == MACHINE_DEVICE_DISK) {
         item(menu, _("_Grow…"), "win.grow-disk", device->id);
+    } else if (device->kind == MACHINE_DEVICE_SERIAL) {
+        const char *colon = strchr(device->detail, ':');
+        g_autofree char *label = g_strdup_printf(_("Copy %s"), colon ? colon + 1 : device->detail);
+        item(menu, label, "win.copy-text", colon ? colon + 1 : device->detail);
     } else {
         item(menu, _("_Insert…"), "win.insert-into", device->id);
         item(menu, _("_Eject"), device->detail && *device->detail ? "win.eject-from" : "win.nothing", device->id);
@@ -70,7 +75,9 @@ static char *tooltip(const struct machine_device *device)
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_string_append_printf(text, gettext(kinds[device->kind].name), device->id);
-    if (device->kind == MACHINE_DEVICE_NETWORK) {
+    if (device->kind == MACHINE_DEVICE_SERIAL) {
+        g_string_append_printf(text, _("\nLeads to %s"), device->detail);
+    } else if (device->kind == MACHINE_DEVICE_NETWORK) {
         g_string_append_printf(text, "\n%s", device->link ? device->detail : _("The cable is unplugged"));
         for (char **address = device->addresses; address && *address; address++)
             g_string_append_printf(text, _("\nAddress %s"), *address);
@@ -108,6 +115,7 @@ static GtkWidget *new_button(struct bar *bar, const struct machine_device *devic
     GtkWidget *light = gtk_label_new("●");
     gtk_container_add(GTK_CONTAINER(box), gtk_image_new_from_icon_name(kinds[device->kind].icon, GTK_ICON_SIZE_MENU));
     gtk_container_add(GTK_CONTAINER(box), light);
+    gtk_widget_set_no_show_all(light, device->kind == MACHINE_DEVICE_SERIAL); // its traffic is not counted
     gtk_container_add(GTK_CONTAINER(button), box);
     gtk_style_context_add_class(gtk_widget_get_style_context(light), "device-light");
     gtk_button_set_relief(GTK_BUTTON(button), GTK_RELIEF_NONE);

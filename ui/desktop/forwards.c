@@ -113,6 +113,33 @@ char *forwards_editor_text(GtkWidget *editor)
     return g_string_free(text, FALSE);
 }
 
+// ---- Telling a running machine ----
+static void tell(ClocheMachine *machine, const char *card, const char *forward, gboolean add, GtkWindow *parent)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_string_member(object, "name", card);
+    json_object_set_string_member(object, "forward", forward);
+    json_object_set_boolean_member(object, "add", add);
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, object);
+    cloche_machine_call(machine, "x-cloche-forward", node, dialog_call_done, parent);
+}
+
+static void tell_what_is_only_in(ClocheMachine *machine, const char *card, const char *here, const char *there,
+                                 gboolean add, GtkWindow *parent)
+{
+    g_auto(GStrv) list = g_strsplit(here, ";", -1), other = g_strsplit(there, ";", -1);
+    for (char **forward = list; *forward; forward++)
+        if (**forward && !g_strv_contains((const char *const *)other, *forward))
+            tell(machine, card, *forward, add, parent);
+}
+
+void forwards_apply(ClocheMachine *machine, const char *card, const char *before, const char *after, GtkWindow *parent)
+{
+    tell_what_is_only_in(machine, card, before, after, FALSE, parent);
+    tell_what_is_only_in(machine, card, after, before, TRUE, parent);
+}
+
 // ---- The dialog ----
 struct forwards {
     ClocheMachine *machine;
@@ -137,26 +164,6 @@ static bool edit(struct config *config, void *opaque, GError **error)
     return config_set(config, f->group, "forwards", *text ? text : NULL, error);
 }
 
-static void tell(struct forwards *f, const char *forward, gboolean add, GtkWindow *parent)
-{
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "name", f->card);
-    json_object_set_string_member(object, "forward", forward);
-    json_object_set_boolean_member(object, "add", add);
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, object);
-    cloche_machine_call(f->machine, "x-cloche-forward", node, dialog_call_done, parent);
-}
-
-static void tell_what_is_only_in(struct forwards *f, const char *here, const char *there, gboolean add,
-                                 GtkWindow *parent)
-{
-    g_auto(GStrv) list = g_strsplit(here, ";", -1), other = g_strsplit(there, ";", -1);
-    for (char **forward = list; *forward; forward++)
-        if (**forward && !g_strv_contains((const char *const *)other, *forward))
-            tell(f, *forward, add, parent);
-}
-
 static gboolean accept(struct forwards *f, GError **error)
 {
     const struct option *option = option_find(f->group, "forwards");
@@ -164,11 +171,8 @@ static gboolean accept(struct forwards *f, GError **error)
     if (!option_check(option, text, NULL, error) ||
         !machine_folder_edit(cloche_machine_get_folder(f->machine), edit, f, error))
         return FALSE;
-    if (cloche_machine_why_not(f->machine, CLOCHE_REQUEST_CHANGE)) { // it runs
-        GtkWindow *parent = gtk_window_get_transient_for(GTK_WINDOW(f->dialog));
-        tell_what_is_only_in(f, f->before, text, FALSE, parent);
-        tell_what_is_only_in(f, text, f->before, TRUE, parent);
-    }
+    if (cloche_machine_why_not(f->machine, CLOCHE_REQUEST_CHANGE)) // it runs
+        forwards_apply(f->machine, f->card, f->before, text, gtk_window_get_transient_for(GTK_WINDOW(f->dialog)));
     return TRUE;
 }
 

@@ -9,6 +9,9 @@
 GtkWidget *forwards_editor_new(const char *text);
 char *forwards_editor_text(GtkWidget *editor); // the same form; free it
 
+// Tells the running MACHINE what changed from BEFORE to AFTER; what it refuses is shown over PARENT.
+void forwards_apply(ClocheMachine *machine, const char *card, const char *before, const char *after, GtkWindow *parent);
+
 // A dialog with that list for CARD (device id). It is kept in machine.conf, and applied at once where the machine runs.
 void forwards_show(ClocheMachine *machine, const char *card, GtkWindow *parent);
 

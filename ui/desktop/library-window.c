@@ -3,6 +3,7 @@
 #include "ui/desktop/details.h"
 #include "ui/desktop/machine-actions.h"
 #include "ui/desktop/machine-row.h"
+#include "ui/desktop/menu-tips.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -190,10 +191,16 @@ static void tile_activated(GtkFlowBox *grid, GtkFlowBoxChild *tile, ClocheLibrar
     activate(self, child_machine(tile));
 }
 
+static const char *tip(const char *action, gpointer window)
+{
+    return machine_actions_why_not(window, action);
+}
+
 // The context menu acts on the row under the pointer, so that one is selected first.
 static gboolean popup_menu(ClocheLibraryWindow *self, GtkWidget *over, GdkEvent *event)
 {
     GtkWidget *menu = gtk_menu_new_from_model(self->machine_menu);
+    menu_tips_set(GTK_MENU_SHELL(menu), self->machine_menu, tip, self);
     gtk_menu_attach_to_widget(GTK_MENU(menu), GTK_WIDGET(self), NULL);
     g_signal_connect(menu, "selection-done", G_CALLBACK(gtk_menu_detach), NULL); // after the item has acted
     if (event)
@@ -252,6 +259,13 @@ static gboolean undo_over(gpointer self)
     return G_SOURCE_REMOVE;
 }
 
+// A hidden revealer would still draw the frame of what it holds.
+static void undo_shown(GtkRevealer *revealer)
+{
+    gtk_widget_set_visible(GTK_WIDGET(revealer),
+                           gtk_revealer_get_reveal_child(revealer) || gtk_revealer_get_child_revealed(revealer));
+}
+
 static void undo(ClocheLibraryWindow *self)
 {
     ClocheMachine *machine = self->doomed;
@@ -274,6 +288,7 @@ static void doom(GtkApplicationWindow *window, ClocheMachine *machine)
     self->doomed = g_object_ref(machine);
     g_autofree char *text = g_strdup_printf(_("“%s” was deleted"), cloche_machine_get_name(machine));
     gtk_label_set_text(self->undo_label, text);
+    gtk_widget_show(GTK_WIDGET(self->undo_revealer));
     gtk_revealer_set_reveal_child(self->undo_revealer, TRUE);
     self->doom_timer = g_timeout_add_seconds(UNDO_SECONDS, undo_over, self);
     arrange(self);
@@ -486,5 +501,7 @@ static void cloche_library_window_init(ClocheLibraryWindow *self)
     }
     g_signal_connect_swapped(self->search_entry, "search-changed", G_CALLBACK(arrange), self);
     g_signal_connect_swapped(self->undo_button, "clicked", G_CALLBACK(undo), self);
+    g_signal_connect(self->undo_revealer, "notify::child-revealed", G_CALLBACK(undo_shown), NULL);
+    undo_shown(self->undo_revealer);
     gtk_search_bar_connect_entry(self->search_bar, GTK_ENTRY(self->search_entry));
 }

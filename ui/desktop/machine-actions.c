@@ -8,6 +8,7 @@
 #include "ui/desktop/vnc-dialog.h"
 
 #include <glib/gi18n.h>
+#include <string.h>
 
 #define KEY_MACHINE "actions-machine"
 #define KEY_DELETED "actions-deleted"
@@ -75,27 +76,9 @@ static void vnc(ClocheMachine *machine, GtkWindow *window)
     vnc_dialog_show(machine, window);
 }
 
-static void named(gpointer data, const char *text, const char *note, gboolean choice)
-{
-    struct pending *pending = data;
-    work_take_snapshot(pending->machine, text, note, pending->window, NULL, NULL);
-}
-
 static void take_snapshot(ClocheMachine *machine, GtkWindow *window)
 {
-    g_autoptr(GDateTime) now = g_date_time_new_now_local();
-    g_autofree char *suggestion = g_date_time_format(now, "%F %H-%M");
-    struct text_question question = {
-        .title = _("Take Snapshot"),
-        .label = _("_Name"),
-        .text = suggestion,
-        .accept = _("_Take"),
-        .note_label = _("N_ote"),
-        .done = named,
-        .data = pending_new(machine, window, CLOCHE_REQUEST_SNAPSHOT),
-        .destroy = pending_free,
-    };
-    text_dialog_ask(window, &question);
+    work_ask_snapshot(machine, window, NULL, NULL);
 }
 
 static void renamed(gpointer data, const char *text, const char *note, gboolean choice)
@@ -253,6 +236,17 @@ static void update(GtkApplicationWindow *window)
         if (action)
             g_simple_action_set_enabled(G_SIMPLE_ACTION(action), legal(&actions[i], machine));
     }
+}
+
+const char *machine_actions_why_not(GtkApplicationWindow *window, const char *name)
+{
+    ClocheMachine *machine = machine_actions_get_machine(window);
+    for (guint i = 0; i < G_N_ELEMENTS(actions); i++)
+        if (g_str_has_prefix(name, "win.") && strcmp(name + strlen("win."), actions[i].name) == 0)
+            return !machine                       ? _("Select a machine first.")
+                   : actions[i].request == ALWAYS ? NULL
+                                                  : cloche_machine_why_not(machine, actions[i].request);
+    return NULL;
 }
 
 void machine_actions_set_machine(GtkApplicationWindow *window, ClocheMachine *machine)

@@ -14,6 +14,9 @@ void machine_actions_add(GtkApplicationWindow *window,
 // The machine they act on from now on; NULL greys them all.
 void machine_actions_set_machine(GtkApplicationWindow *window, ClocheMachine *machine);
 ClocheMachine *machine_actions_get_machine(GtkApplicationWindow *window);
+// The sentence that says why ACTION ("win.pause") is greyed now and what helps; NULL: it is not, or it is not one of
+// these.
+const char *machine_actions_why_not(GtkApplicationWindow *window, const char *action);
 // Removes what the person ticked in the delete dialog; a failure is shown over PARENT.
 void machine_delete_files(ClocheMachine *machine, GtkWindow *parent);
 

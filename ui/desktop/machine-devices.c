@@ -140,6 +140,23 @@ static void card_known(ClocheMachine *self, JsonObject *entry)
     device->capture = g_strdup(json_object_get_string_member_with_default(entry, "capture", NULL));
 }
 
+static void port_known(ClocheMachine *self, JsonObject *entry)
+{
+    const char *id = json_object_get_string_member_with_default(entry, "label", "");
+    const char *target = json_object_get_string_member_with_default(entry, "filename", "null");
+    struct machine_device *device = find(self, id);
+    if (strcmp(target, "null") == 0) // leads nowhere
+        return;
+    if (!device) {
+        device = g_new0(struct machine_device, 1);
+        device->id = g_strdup(id);
+        device->kind = MACHINE_DEVICE_SERIAL;
+        g_ptr_array_add(self->devices, device);
+    }
+    g_free(device->detail);
+    device->detail = g_strdup(target);
+}
+
 static void each(ClocheMachine *self, JsonNode *value, void (*fn)(ClocheMachine *, JsonObject *))
 {
     if (!value || !JSON_NODE_HOLDS_ARRAY(value))
@@ -158,6 +175,11 @@ static void drives_known(void *opaque, JsonNode *value, int *fds, unsigned fd_co
 static void drives_counted(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
 {
     each(opaque, value, drive_counted);
+}
+
+static void ports_known(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
+{
+    each(opaque, value, port_known);
 }
 
 static void cards_known(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
@@ -185,6 +207,8 @@ static gboolean look(gpointer data)
 
 void machine_devices_start(ClocheMachine *self)
 {
+    if (self->client)
+        control_client_send(self->client, "query-chardev", NULL, ports_known, self);
     machine_devices_ask(self);
     if (!self->devices_timer)
         self->devices_timer = g_timeout_add(LOOK_MS, look, self);

@@ -24,6 +24,7 @@ static void apply_status(ClocheMachine *self, JsonObject *data)
 {
     const char *status = json_object_get_string_member_with_default(data, "status", "");
     const char *reason = json_object_get_string_member_with_default(data, "reason", NULL);
+    self->no_space = strcmp(status, "io-error") == 0;
     for (guint i = 0; i < G_N_ELEMENTS(status_table); i++)
         if (strcmp(status, status_table[i].status) == 0)
             machine_set_state(self, status_table[i].state, reason);

@@ -53,6 +53,11 @@ static const struct {
                                N_("The machine is running. Shut it down first.")},
 };
 
+gboolean cloche_machine_waits_for_space(ClocheMachine *self)
+{
+    return self->state == CLOCHE_STATE_ERROR && self->no_space;
+}
+
 const char *cloche_machine_why_not(ClocheMachine *self, ClocheRequest request)
 {
     return rules[request].states >> self->state & 1 ? NULL : gettext(rules[request].why_not);

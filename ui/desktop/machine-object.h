@@ -48,13 +48,14 @@ enum machine_device_kind {
     MACHINE_DEVICE_CDROM,
     MACHINE_DEVICE_FLOPPY,
     MACHINE_DEVICE_NETWORK,
+    MACHINE_DEVICE_SERIAL, // known while the machine runs
 };
 
 // A drive or network card. While the machine is off: what its definition says.
 struct machine_device {
     char *id;
     enum machine_device_kind kind;
-    char *detail;                   // the image in a drive, NULL or "" for none; a card's back end
+    char *detail;                   // the image in a drive, NULL or "" for none; a card's back end; where a port leads
     char *mac, *capture;            // cards; CAPTURE: the file that its packets go to, NULL: none
     char **addresses, **forwards;   // cards; may be NULL
     gboolean link;                  // cards: the cable is plugged
@@ -100,6 +101,8 @@ char *cloche_machine_get_option(ClocheMachine *self, const char *group, const ch
 // Groups of its definition that match PATTERN ("Drive *"); free with g_strfreev().
 char **cloche_machine_get_groups(ClocheMachine *self, const char *pattern);
 
+// The host's disk is full: the machine waits, and Resume tries again.
+gboolean cloche_machine_waits_for_space(ClocheMachine *self);
 // NULL when REQUEST is legal now, else the sentence that says why not and the cure. Owned by nobody: static or SELF's.
 const char *cloche_machine_why_not(ClocheMachine *self, ClocheRequest request);
 // Carries it out in the background; a failure is shown in a dialog over PARENT.

@@ -80,9 +80,10 @@ void machine_picture_look(ClocheMachine *self)
 {
     gint64 now = g_get_monotonic_time();
     if (!self->client || now - self->thumbnail_time < PICTURE_EVERY_US ||
-        (self->state != CLOCHE_STATE_RUNNING && self->thumbnail))
+        (self->state != CLOCHE_STATE_RUNNING && self->state == self->pictured))
         return;
     self->thumbnail_time = now;
+    self->pictured = self->state; // a machine that stands still is looked at once more
     cairo_surface_t *screen = self->display ? cloche_display_get_picture(self->display) : NULL;
     if (screen)
         show(self, shrink(screen, cairo_image_surface_get_width(screen), cairo_image_surface_get_height(screen)));

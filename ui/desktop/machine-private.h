@@ -17,6 +17,7 @@ struct _ClocheMachine {
     const char *engine_name, *engine, *engine_reason; // interned or translated texts
     GdkPixbuf *thumbnail;
     gint64 thumbnail_time;
+    ClocheState pictured;
     struct machine_figures figures;
     struct {
         gint64 time, cpu; // microseconds; nanoseconds
@@ -28,6 +29,7 @@ struct _ClocheMachine {
     GWeakRef start_parent; // window to show a failed start over
     guint look_timer, looks, figures_timer, devices_timer;
     GPtrArray *devices; // struct machine_device *
+    gboolean no_space;  // stopped by a full disk of the host
     gboolean stopping;  // asked for by the person: no notification
     gboolean updating;  // "changed" comes once, at the end
     ClocheDisplay *display;

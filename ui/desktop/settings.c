@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/settings.h"
 #include "ui/desktop/dialogs.h"
+#include "ui/desktop/disk-grow.h"
+#include "ui/desktop/forwards.h"
 #include "ui/desktop/option-row.h"
 
 #include <glib/gi18n.h>
@@ -78,19 +80,27 @@ static void add_setting(struct settings *settings, GtkGrid *grid, const struct o
     g_ptr_array_add(settings->rows, setting);
     GtkWidget *label = gtk_label_new(gettext(option->title)), *widget = option_row_widget(setting->row);
     gtk_label_set_xalign(GTK_LABEL(label), 1);
+    gtk_widget_set_valign(label, GTK_ALIGN_BASELINE);
     gtk_style_context_add_class(gtk_widget_get_style_context(label), "dim-label");
     if (!settings->off && !option->live) {
         gtk_widget_set_sensitive(widget, FALSE);
         gtk_widget_set_tooltip_text(widget, _("This cannot change while the machine runs. Shut it down first."));
     }
-    gtk_grid_attach(grid, label, 0, line, 1, 1);
-    gtk_grid_attach(grid, widget, 1, line, 1, 1);
+    GtkWidget *help = gtk_label_new(gettext(option->help));
+    gtk_label_set_xalign(GTK_LABEL(help), 0);
+    gtk_label_set_line_wrap(GTK_LABEL(help), TRUE);
+    gtk_label_set_max_width_chars(GTK_LABEL(help), 60);
+    gtk_style_context_add_class(gtk_widget_get_style_context(help), "dim-label");
+    gtk_style_context_add_class(gtk_widget_get_style_context(help), "setting-help");
+    gtk_grid_attach(grid, label, 0, 2 * line, 1, 1);
+    gtk_grid_attach(grid, widget, 1, 2 * line, 1, 1);
+    gtk_grid_attach(grid, help, 1, 2 * line + 1, 1, 1);
 }
 
 static GtkWidget *new_grid(void)
 {
     GtkWidget *grid = gtk_grid_new();
-    g_object_set(grid, "row-spacing", 8, "column-spacing", 12, "margin", 18, NULL);
+    g_object_set(grid, "row-spacing", 4, "column-spacing", 12, "margin", 18, NULL);
     return grid;
 }
 
@@ -124,12 +134,31 @@ static void remove_group(GtkButton *button, struct settings *settings)
     gtk_widget_destroy(frame);
 }
 
+static void grow_clicked(GtkButton *button, struct settings *settings)
+{
+    disk_grow_ask(settings->machine, g_object_get_data(G_OBJECT(button), "drive"), GTK_WINDOW(settings->dialog));
+}
+
+static void add_grow(struct settings *settings, GtkBox *head, const char *group)
+{
+    g_autofree char *kind = config_get(settings->config, group, "kind"),
+                    *file = config_get(settings->config, group, "file");
+    if (g_strcmp0(kind, "disk") != 0 || !file || !*file)
+        return;
+    GtkWidget *grow = gtk_button_new_with_mnemonic(_("_Grow…"));
+    g_object_set_data_full(G_OBJECT(grow), "drive", g_strdup(group + strlen("Drive ")), g_free);
+    g_signal_connect(grow, "clicked", G_CALLBACK(grow_clicked), settings);
+    gtk_box_pack_start(head, grow, FALSE, FALSE, 0);
+}
+
 static void add_group(struct settings *settings, GtkBox *page, const char *pattern, const char *group)
 {
     GtkWidget *frame = gtk_frame_new(NULL), *head = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 6);
     GtkWidget *remove = gtk_button_new_with_mnemonic(_("_Remove")), *title = gtk_label_new(group);
     gtk_box_pack_start(GTK_BOX(head), title, FALSE, FALSE, 6);
     gtk_box_pack_start(GTK_BOX(head), remove, FALSE, FALSE, 0);
+    if (strcmp(pattern, "Drive *") == 0)
+        add_grow(settings, GTK_BOX(head), group);
     gtk_frame_set_label_widget(GTK_FRAME(frame), head);
     gtk_widget_set_sensitive(remove, settings->off);
     if (!settings->off)
@@ -162,6 +191,8 @@ static void add_several_page(struct settings *settings, guint kind)
         add_group(settings, GTK_BOX(page), several[kind].pattern, *group);
     gtk_widget_set_halign(button, GTK_ALIGN_START);
     gtk_widget_set_sensitive(button, settings->off);
+    if (!settings->off)
+        gtk_widget_set_tooltip_text(button, _("This cannot change while the machine runs. Shut it down first."));
     g_object_set_data(G_OBJECT(button), "kind", GUINT_TO_POINTER(kind));
     g_object_set_data(G_OBJECT(button), "page", page);
     g_signal_connect(button, "clicked", G_CALLBACK(add_clicked), settings);
@@ -169,18 +200,59 @@ static void add_several_page(struct settings *settings, guint kind)
     add_page(settings, page, gettext(several[kind].title));
 }
 
+// Pages of single groups, in this order; a group that is in none of them gets a page of its own.
+static const struct {
+    const char *title;
+    const char *groups[5];
+} pages[] = {
+    {N_("General"), {"Machine"}},
+    {N_("System"), {"Processors", "Memory", "Clock", "Power"}},
+    {N_("Boot"), {"Firmware", "Direct Boot"}},
+    {N_("Screen"), {"Display", "VNC"}},
+};
+
+static gboolean on_a_page(const char *group)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(pages); i++)
+        if (g_strv_contains(pages[i].groups, group))
+            return TRUE;
+    return FALSE;
+}
+
+static void add_head(GtkBox *page, const char *title)
+{
+    GtkWidget *head = gtk_label_new(title);
+    gtk_label_set_xalign(GTK_LABEL(head), 0);
+    g_object_set(head, "margin-start", 18, "margin-top", 12, NULL);
+    gtk_style_context_add_class(gtk_widget_get_style_context(head), "setting-group");
+    gtk_box_pack_start(page, head, FALSE, FALSE, 0);
+}
+
+static void add_single_page(struct settings *settings, const char *title, const char *const *groups)
+{
+    GtkWidget *page = gtk_box_new(GTK_ORIENTATION_VERTICAL, 0);
+    for (const char *const *group = groups; *group; group++) {
+        if (groups[1])
+            add_head(GTK_BOX(page), gettext(*group));
+        gtk_box_pack_start(GTK_BOX(page), group_grid(settings, *group, *group), FALSE, FALSE, 0);
+    }
+    add_page(settings, page, title);
+}
+
 static void build_pages(struct settings *settings)
 {
     const char *last = "";
-    for (size_t i = 0; i < options_count; i++) {
-        const char *group = options_table[i].group;
-        if (strcmp(group, last) == 0 || strchr(group, '*'))
-            continue;
-        last = group;
-        add_page(settings, group_grid(settings, group, group), gettext(group));
-    }
+    for (guint i = 0; i < G_N_ELEMENTS(pages); i++)
+        add_single_page(settings, gettext(pages[i].title), pages[i].groups);
     for (guint kind = 0; kind < G_N_ELEMENTS(several); kind++)
         add_several_page(settings, kind);
+    for (size_t i = 0; i < options_count; i++) {
+        const char *group = options_table[i].group;
+        if (strcmp(group, last) == 0 || strchr(group, '*') || on_a_page(group))
+            continue;
+        last = group;
+        add_single_page(settings, gettext(group), (const char *const[]){group, NULL});
+    }
 }
 
 // ---- Saving ----
@@ -206,6 +278,19 @@ static bool edit(struct config *config, void *opaque, GError **error)
     return apply(opaque, config, error);
 }
 
+// What a running machine must be told.
+static void apply_live(struct settings *settings)
+{
+    for (guint i = 0; i < settings->rows->len; i++) {
+        struct setting *setting = settings->rows->pdata[i];
+        if (strcmp(setting->option->key, "forwards") != 0)
+            continue;
+        g_autofree char *text = option_row_text(setting->row);
+        forwards_apply(settings->machine, setting->group + strlen("Network "), setting->before, text,
+                       gtk_window_get_transient_for(GTK_WINDOW(settings->dialog)));
+    }
+}
+
 static gboolean check_all(struct settings *settings, GError **error)
 {
     for (guint i = 0; i < settings->rows->len; i++)
@@ -223,6 +308,8 @@ static void response(GtkDialog *dialog, int response, struct settings *settings)
         dialog_error(GTK_WINDOW(dialog), _("The settings were not saved"), error, NULL);
         return;
     }
+    if (response == GTK_RESPONSE_ACCEPT && !settings->off)
+        apply_live(settings);
     ClocheApp *app = settings->app;
     gtk_widget_destroy(GTK_WIDGET(dialog));
     cloche_app_rescan(app);
@@ -257,7 +344,7 @@ GtkWidget *settings_new(ClocheApp *app, ClocheMachine *machine, GtkWindow *paren
     gtk_box_pack_start(GTK_BOX(box), settings->stack, TRUE, TRUE, 0);
     gtk_box_pack_start(GTK_BOX(gtk_dialog_get_content_area(GTK_DIALOG(settings->dialog))), box, TRUE, TRUE, 0);
     build_pages(settings);
-    gtk_window_set_default_size(GTK_WINDOW(settings->dialog), 760, 520);
+    gtk_window_set_default_size(GTK_WINDOW(settings->dialog), 820, 600);
     gtk_dialog_set_default_response(GTK_DIALOG(settings->dialog), GTK_RESPONSE_ACCEPT);
     g_signal_connect(settings->dialog, "response", G_CALLBACK(response), settings);
     gtk_widget_show_all(settings->dialog);

@@ -6,18 +6,21 @@
 #include "ui/desktop/text-dialog.h"
 
 #include <glib/gi18n.h>
-#include <unistd.h>
 
-enum column { COLUMN_ID, COLUMN_NAME, COLUMN_MARKUP, COLUMN_DATE, COLUMN_SIZE, COLUMN_NOTE, COLUMN_PICTURE, COLUMNS };
-enum response { RESPONSE_TAKE = 1, RESPONSE_RESTORE, RESPONSE_CLONE, RESPONSE_RENAME, RESPONSE_DELETE };
+enum column { COLUMN_ID, COLUMN_NAME, COLUMN_MARKUP, COLUMN_NOTE, COLUMN_ICON, COLUMN_FACTS, COLUMN_FOLDER, COLUMNS };
+enum response { RESPONSE_TAKE = 1, RESPONSE_RESTORE, RESPONSE_CLONE, RESPONSE_EDIT, RESPONSE_DELETE };
 
-// Belongs to the dialog. FILLED by snapshots_fill() whenever something changed.
+#define ICON_WIDTH    80
+#define ICON_HEIGHT   50
+#define PICTURE_WIDTH 300
+
+// Belongs to the dialog. FILLED by fill() whenever something changed.
 struct snapshots {
     ClocheApp *app;
     ClocheMachine *machine;
-    GtkWidget *dialog, *view, *note;
+    GtkWidget *dialog, *view, *picture, *name, *facts, *note;
     GtkTreeStore *store;
-    GtkTreeIter current; // "you are here"
+    GtkTreeIter current; // the snapshot that the present state grew from
     bool has_current;
 };
 
@@ -30,27 +33,58 @@ static void snapshots_free(gpointer data)
 }
 
 // ---- The tree ----
-static GdkPixbuf *picture_of(const struct snapshot *snapshot)
+static GdkPixbuf *picture_of(const char *folder, int width, int height)
 {
-    g_autofree char *path = g_build_filename(snapshot->folder, "screen.png", NULL);
-    return g_file_test(path, G_FILE_TEST_EXISTS) ? gdk_pixbuf_new_from_file_at_size(path, 96, 60, NULL) : NULL;
+    g_autofree char *path = g_build_filename(folder, "screen.png", NULL);
+    return g_file_test(path, G_FILE_TEST_EXISTS) ? gdk_pixbuf_new_from_file_at_size(path, width, height, NULL) : NULL;
+}
+
+// Pictures of the same size in every row; an icon stands for a machine that was off.
+static GdkPixbuf *icon_of(struct snapshots *s, const char *folder)
+{
+    GdkPixbuf *picture = picture_of(folder, ICON_WIDTH, ICON_HEIGHT);
+    return picture ? picture
+                   : gtk_icon_theme_load_icon(gtk_icon_theme_get_default(), cloche_machine_get_icon(s->machine),
+                                              ICON_HEIGHT - 10, GTK_ICON_LOOKUP_FORCE_SIZE, NULL);
+}
+
+static char *facts_of(const struct snapshot *snapshot)
+{
+    g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(snapshot->time);
+    g_autofree char *date = g_date_time_format(time, "%c");
+    g_autofree char *memory = format_size(snapshot->memory_bytes), *disk = format_size(snapshot->disk_bytes);
+    return snapshot->has_state
+               ? g_strdup_printf(_("Taken %s\nSize on disk: memory %s, drives %s\nGoes on where the machine was"), date,
+                                 memory, disk)
+               : g_strdup_printf(_("Taken %s\nSize on disk: %s\nStarts the machine from power-on"), date, disk);
 }
 
 static void add_row(struct snapshots *s, const struct snapshot *snapshot, GtkTreeIter *parent, GtkTreeIter *row)
 {
     g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(snapshot->time);
-    g_autofree char *date = g_date_time_format(time, "%c"),
-                    *size = format_size(snapshot->memory_bytes + snapshot->disk_bytes);
-    g_autofree char *name = g_markup_escape_text(snapshot->name, -1);
+    g_autofree char *date = g_date_time_format(time, "%x %R"),
+                    *size = format_size(snapshot->memory_bytes + snapshot->disk_bytes), *facts = facts_of(snapshot);
     g_autofree char *markup =
-        snapshot->current ? g_strdup_printf(_("<b>%s</b>  – you are here"), name) : g_strdup(name);
-    g_autoptr(GdkPixbuf) picture = picture_of(snapshot);
+        g_markup_printf_escaped("<b>%s</b>\n<small>%s  ·  %s</small>", snapshot->name, date, size);
+    g_autoptr(GdkPixbuf) icon = icon_of(s, snapshot->folder);
     gtk_tree_store_append(s->store, row, parent);
+    gtk_tree_store_set(s->store, row, COLUMN_ID, snapshot->id, COLUMN_NAME, snapshot->name, COLUMN_MARKUP, markup,
+                       COLUMN_NOTE, snapshot->note, COLUMN_ICON, icon, COLUMN_FACTS, facts, COLUMN_FOLDER,
+                       snapshot->folder, -1);
     if (snapshot->current)
         s->current = *row;
     s->has_current |= snapshot->current;
-    gtk_tree_store_set(s->store, row, COLUMN_ID, snapshot->id, COLUMN_NAME, snapshot->name, COLUMN_MARKUP, markup,
-                       COLUMN_DATE, date, COLUMN_SIZE, size, COLUMN_NOTE, snapshot->note, COLUMN_PICTURE, picture, -1);
+}
+
+// The present state hangs on the snapshot that it grew from; it has no id.
+static void add_present(struct snapshots *s)
+{
+    GtkTreeIter row;
+    g_autofree char *markup = g_markup_printf_escaped("<i>%s</i>\n<small>%s</small>", _("You are here"),
+                                                      cloche_machine_get_state_text(s->machine));
+    g_autofree char *facts = g_strdup_printf(_("The present state: %s"), cloche_machine_get_state_text(s->machine));
+    gtk_tree_store_append(s->store, &row, s->has_current ? &s->current : NULL);
+    gtk_tree_store_set(s->store, &row, COLUMN_NAME, _("You are here"), COLUMN_MARKUP, markup, COLUMN_FACTS, facts, -1);
 }
 
 // Children after their parent; the list is oldest first, but a parent may have been deleted.
@@ -73,25 +107,15 @@ static void fill(struct snapshots *s)
     s->has_current = false;
     gtk_tree_store_clear(s->store);
     add_children(s, list, "", NULL, 0);
+    add_present(s);
     gtk_tree_view_expand_all(GTK_TREE_VIEW(s->view));
     if (s->has_current)
         gtk_tree_selection_select_iter(gtk_tree_view_get_selection(GTK_TREE_VIEW(s->view)), &s->current);
 }
 
-static void fill_dialog(gpointer ref) // after a job: the window may have been closed meanwhile
+static void fill_dialog(gpointer dialog)
 {
-    g_autoptr(GObject) dialog = g_weak_ref_get(ref);
-    if (dialog)
-        fill(g_object_get_data(dialog, "snapshots"));
-    g_weak_ref_clear(ref);
-    g_free(ref);
-}
-
-static GWeakRef *weak(struct snapshots *s)
-{
-    GWeakRef *ref = g_new0(GWeakRef, 1);
-    g_weak_ref_init(ref, s->dialog);
-    return ref;
+    fill(g_object_get_data(dialog, "snapshots"));
 }
 
 static gboolean selected(struct snapshots *s, char **id, char **name, char **note)
@@ -101,19 +125,57 @@ static gboolean selected(struct snapshots *s, char **id, char **name, char **not
     if (!gtk_tree_selection_get_selected(selection, NULL, &row))
         return FALSE;
     gtk_tree_model_get(GTK_TREE_MODEL(s->store), &row, COLUMN_ID, id, COLUMN_NAME, name, COLUMN_NOTE, note, -1);
-    return TRUE;
+    return *id != NULL;
+}
+
+static void show_picture(struct snapshots *s, const char *folder)
+{
+    GdkPixbuf *present = folder ? NULL : cloche_machine_get_thumbnail(s->machine);
+    g_autoptr(GdkPixbuf) picture = folder ? picture_of(folder, PICTURE_WIDTH, PICTURE_WIDTH) : NULL;
+    if (present)
+        picture = gdk_pixbuf_scale_simple(
+            present, PICTURE_WIDTH,
+            MAX(1, gdk_pixbuf_get_height(present) * PICTURE_WIDTH / gdk_pixbuf_get_width(present)),
+            GDK_INTERP_BILINEAR);
+    if (picture)
+        gtk_image_set_from_pixbuf(GTK_IMAGE(s->picture), picture);
+    else
+        gtk_image_set_from_icon_name(GTK_IMAGE(s->picture), cloche_machine_get_icon(s->machine), GTK_ICON_SIZE_DIALOG);
+}
+
+static void show_selected(struct snapshots *s)
+{
+    GtkTreeIter row;
+    g_autofree char *name = NULL, *note = NULL, *facts = NULL, *folder = NULL;
+    if (gtk_tree_selection_get_selected(gtk_tree_view_get_selection(GTK_TREE_VIEW(s->view)), NULL, &row))
+        gtk_tree_model_get(GTK_TREE_MODEL(s->store), &row, COLUMN_NAME, &name, COLUMN_NOTE, &note, COLUMN_FACTS, &facts,
+                           COLUMN_FOLDER, &folder, -1);
+    gtk_label_set_text(GTK_LABEL(s->name), name ? name : _("No snapshot yet"));
+    gtk_label_set_text(GTK_LABEL(s->facts),
+                       facts ? facts
+                             : _("A snapshot keeps the machine as it is now, so that you can come back to it."));
+    gtk_label_set_text(GTK_LABEL(s->note), note ? note : "");
+    show_picture(s, folder);
+}
+
+static void allow_taking(struct snapshots *s)
+{
+    const char *why_not = cloche_machine_why_not(s->machine, CLOCHE_REQUEST_SNAPSHOT);
+    gtk_dialog_set_response_sensitive(GTK_DIALOG(s->dialog), RESPONSE_TAKE, !why_not);
+    gtk_widget_set_tooltip_text(gtk_dialog_get_widget_for_response(GTK_DIALOG(s->dialog), RESPONSE_TAKE), why_not);
 }
 
 static void selection_changed(GtkTreeSelection *selection, struct snapshots *s)
 {
     g_autofree char *id = NULL, *name = NULL, *note = NULL;
     gboolean any = selected(s, &id, &name, &note);
-    gtk_label_set_text(GTK_LABEL(s->note), any && note ? note : "");
+    show_selected(s);
     for (int i = RESPONSE_RESTORE; i <= RESPONSE_DELETE; i++) {
         gtk_dialog_set_response_sensitive(GTK_DIALOG(s->dialog), i, any);
         gtk_widget_set_tooltip_text(gtk_dialog_get_widget_for_response(GTK_DIALOG(s->dialog), i),
                                     any ? NULL : _("Select a snapshot first"));
     }
+    allow_taking(s);
 }
 
 // ---- What can be done ----
@@ -137,52 +199,14 @@ static void chosen_free(gpointer data)
     g_free(chosen);
 }
 
-static void take_named(gpointer data, const char *text, const char *note, gboolean choice)
-{
-    struct snapshots *s = ((struct chosen *)data)->s;
-    work_take_snapshot(s->machine, text, note, GTK_WINDOW(s->dialog), fill_dialog, weak(s));
-}
-
 static void take(struct snapshots *s, const char *id, const char *name, const char *note)
 {
-    g_autoptr(GDateTime) now = g_date_time_new_now_local();
-    g_autofree char *suggestion = g_date_time_format(now, "%F %H-%M");
-    struct text_question question = {
-        .title = _("Take Snapshot"),
-        .label = _("_Name"),
-        .text = suggestion,
-        .accept = _("_Take"),
-        .note_label = _("N_ote"),
-        .done = take_named,
-        .data = chosen_new(s, NULL, NULL),
-        .destroy = chosen_free,
-    };
-    text_dialog_ask(GTK_WINDOW(s->dialog), &question);
-}
-
-static void restore_named(gpointer data, const char *text, const char *note, gboolean keep)
-{
-    struct chosen *chosen = data;
-    struct snapshots *s = chosen->s;
-    work_restore_snapshot(s->machine, chosen->id, keep ? text : NULL, GTK_WINDOW(s->dialog), fill_dialog, weak(s));
+    work_ask_snapshot(s->machine, GTK_WINDOW(s->dialog), fill_dialog, s->dialog);
 }
 
 static void restore(struct snapshots *s, const char *id, const char *name, const char *note)
 {
-    g_autofree char *title = g_strdup_printf(_("Restore “%s”"), name),
-                    *suggestion = g_strdup_printf(_("Before %s"), name);
-    struct text_question question = {
-        .title = title,
-        .label = _("The present state is lost unless it is kept as a snapshot of this _name:"),
-        .text = suggestion,
-        .accept = _("_Restore"),
-        .choice = _("_Keep the present state as a snapshot"),
-        .choice_default = TRUE,
-        .done = restore_named,
-        .data = chosen_new(s, id, name),
-        .destroy = chosen_free,
-    };
-    text_dialog_ask(GTK_WINDOW(s->dialog), &question);
+    work_ask_restore(s->machine, id, name, GTK_WINDOW(s->dialog), fill_dialog, s->dialog);
 }
 
 static void clone_named(gpointer data, const char *text, const char *note, gboolean linked)
@@ -208,26 +232,28 @@ static void clone_snapshot(struct snapshots *s, const char *id, const char *name
     text_dialog_ask(GTK_WINDOW(s->dialog), &question);
 }
 
-static void renamed(gpointer data, const char *text, const char *note, gboolean choice)
+static void edited(gpointer data, const char *text, const char *note, gboolean choice)
 {
     struct chosen *chosen = data;
     const char *folder = cloche_machine_get_folder(chosen->s->machine);
     g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) list = snapshot_list(folder);
     struct snapshot *snapshot = snapshot_find(list, chosen->id, &error);
-    if (!snapshot || !snapshot_rename(folder, snapshot, text, NULL, &error))
-        dialog_error(GTK_WINDOW(chosen->s->dialog), _("The snapshot could not be renamed"), error, NULL);
+    if (!snapshot || !snapshot_rename(folder, snapshot, text, note, &error))
+        dialog_error(GTK_WINDOW(chosen->s->dialog), _("The snapshot could not be changed"), error, NULL);
     fill(chosen->s);
 }
 
-static void rename_snapshot(struct snapshots *s, const char *id, const char *name, const char *note)
+static void edit_snapshot(struct snapshots *s, const char *id, const char *name, const char *note)
 {
     struct text_question question = {
-        .title = _("Rename Snapshot"),
+        .title = _("Edit Snapshot"),
         .label = _("_Name"),
         .text = name,
-        .accept = _("_Rename"),
-        .done = renamed,
+        .accept = _("_Apply"),
+        .note_label = _("N_ote"),
+        .note = note,
+        .done = edited,
         .data = chosen_new(s, id, name),
         .destroy = chosen_free,
     };
@@ -237,7 +263,7 @@ static void rename_snapshot(struct snapshots *s, const char *id, const char *nam
 static void delete_confirmed(gpointer data)
 {
     struct chosen *chosen = data;
-    work_delete_snapshot(chosen->s->machine, chosen->id, GTK_WINDOW(chosen->s->dialog), fill_dialog, weak(chosen->s));
+    work_delete_snapshot(chosen->s->machine, chosen->id, GTK_WINDOW(chosen->s->dialog), fill_dialog, chosen->s->dialog);
 }
 
 static void delete_snapshot(struct snapshots *s, const char *id, const char *name, const char *note)
@@ -248,11 +274,8 @@ static void delete_snapshot(struct snapshots *s, const char *id, const char *nam
 }
 
 static void (*const actions[])(struct snapshots *, const char *, const char *, const char *) = {
-    [RESPONSE_TAKE] = take,
-    [RESPONSE_RESTORE] = restore,
-    [RESPONSE_CLONE] = clone_snapshot,
-    [RESPONSE_RENAME] = rename_snapshot,
-    [RESPONSE_DELETE] = delete_snapshot,
+    [RESPONSE_TAKE] = take,          [RESPONSE_RESTORE] = restore,        [RESPONSE_CLONE] = clone_snapshot,
+    [RESPONSE_EDIT] = edit_snapshot, [RESPONSE_DELETE] = delete_snapshot,
 };
 
 static void response(GtkDialog *dialog, int response, struct snapshots *s)
@@ -264,27 +287,58 @@ static void response(GtkDialog *dialog, int response, struct snapshots *s)
         actions[response](s, id, name, note);
 }
 
+static void show_take(ClocheMachine *machine, GObject *dialog)
+{
+    allow_taking(g_object_get_data(dialog, "snapshots"));
+}
+
 // ---- The window ----
 static void make_view(struct snapshots *s)
 {
-    s->store = gtk_tree_store_new(COLUMNS, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING,
-                                  G_TYPE_STRING, GDK_TYPE_PIXBUF);
+    s->store = gtk_tree_store_new(COLUMNS, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, GDK_TYPE_PIXBUF,
+                                  G_TYPE_STRING, G_TYPE_STRING);
     s->view = gtk_tree_view_new_with_model(GTK_TREE_MODEL(s->store));
-    GtkTreeViewColumn *name = gtk_tree_view_column_new();
-    GtkCellRenderer *picture = gtk_cell_renderer_pixbuf_new(), *text = gtk_cell_renderer_text_new();
-    gtk_tree_view_column_set_title(name, _("Name"));
-    gtk_tree_view_column_pack_start(name, picture, FALSE);
-    gtk_tree_view_column_pack_start(name, text, TRUE);
-    gtk_tree_view_column_add_attribute(name, picture, "pixbuf", COLUMN_PICTURE);
-    gtk_tree_view_column_add_attribute(name, text, "markup", COLUMN_MARKUP);
-    gtk_tree_view_column_set_expand(name, TRUE);
-    gtk_tree_view_append_column(GTK_TREE_VIEW(s->view), name);
-    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(s->view), -1, _("Taken"), gtk_cell_renderer_text_new(),
-                                                "text", COLUMN_DATE, NULL);
-    gtk_tree_view_insert_column_with_attributes(GTK_TREE_VIEW(s->view), -1, _("Size on Disk"),
-                                                gtk_cell_renderer_text_new(), "text", COLUMN_SIZE, NULL);
+    GtkTreeViewColumn *column = gtk_tree_view_column_new();
+    GtkCellRenderer *icon = gtk_cell_renderer_pixbuf_new(), *text = gtk_cell_renderer_text_new();
+    gtk_tree_view_column_pack_start(column, icon, FALSE);
+    gtk_tree_view_column_pack_start(column, text, TRUE);
+    gtk_tree_view_column_add_attribute(column, icon, "pixbuf", COLUMN_ICON);
+    gtk_tree_view_column_add_attribute(column, text, "markup", COLUMN_MARKUP);
+    g_object_set(icon, "width", ICON_WIDTH + 8, "ypad", 4, NULL);
+    g_object_set(text, "ellipsize", PANGO_ELLIPSIZE_END, "xpad", 6, NULL);
+    gtk_tree_view_append_column(GTK_TREE_VIEW(s->view), column);
+    gtk_tree_view_set_headers_visible(GTK_TREE_VIEW(s->view), FALSE);
+    gtk_tree_view_set_enable_tree_lines(GTK_TREE_VIEW(s->view), TRUE);
+    gtk_tree_view_set_search_column(GTK_TREE_VIEW(s->view), COLUMN_NAME);
     atk_object_set_name(gtk_widget_get_accessible(s->view), _("Snapshots"));
     g_signal_connect(gtk_tree_view_get_selection(GTK_TREE_VIEW(s->view)), "changed", G_CALLBACK(selection_changed), s);
+}
+
+static GtkWidget *add_label(GtkWidget *box, const char *class)
+{
+    GtkWidget *label = gtk_label_new("");
+    gtk_label_set_xalign(GTK_LABEL(label), 0);
+    gtk_label_set_line_wrap(GTK_LABEL(label), TRUE);
+    gtk_label_set_max_width_chars(GTK_LABEL(label), 36);
+    gtk_label_set_selectable(GTK_LABEL(label), FALSE);
+    gtk_style_context_add_class(gtk_widget_get_style_context(label), class);
+    gtk_box_pack_start(GTK_BOX(box), label, FALSE, FALSE, 0);
+    return label;
+}
+
+static GtkWidget *make_side(struct snapshots *s)
+{
+    GtkWidget *side = gtk_box_new(GTK_ORIENTATION_VERTICAL, 6);
+    s->picture = gtk_image_new();
+    gtk_widget_set_size_request(s->picture, PICTURE_WIDTH, PICTURE_WIDTH * 5 / 8);
+    gtk_image_set_pixel_size(GTK_IMAGE(s->picture), 96);
+    atk_object_set_name(gtk_widget_get_accessible(s->picture), _("Screen of the snapshot"));
+    gtk_box_pack_start(GTK_BOX(side), s->picture, FALSE, FALSE, 0);
+    s->name = add_label(side, "snapshot-name");
+    s->facts = add_label(side, "dim-label");
+    s->note = add_label(side, "snapshot-note");
+    g_object_set(side, "margin", 12, NULL);
+    return side;
 }
 
 void snapshots_window_show(ClocheApp *app, ClocheMachine *machine, GtkWindow *parent)
@@ -294,24 +348,23 @@ void snapshots_window_show(ClocheApp *app, ClocheMachine *machine, GtkWindow *pa
     s->app = app;
     s->machine = g_object_ref(machine);
     s->dialog = gtk_dialog_new_with_buttons(title, parent, GTK_DIALOG_DESTROY_WITH_PARENT, _("_Take…"), RESPONSE_TAKE,
-                                            _("_Restore…"), RESPONSE_RESTORE, _("_Clone…"), RESPONSE_CLONE,
-                                            _("Re_name…"), RESPONSE_RENAME, _("_Delete…"), RESPONSE_DELETE, _("Cl_ose"),
+                                            _("_Restore…"), RESPONSE_RESTORE, _("_Clone…"), RESPONSE_CLONE, _("_Edit…"),
+                                            RESPONSE_EDIT, _("_Delete…"), RESPONSE_DELETE, _("Cl_ose"),
                                             GTK_RESPONSE_CLOSE, NULL);
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(s->dialog)),
-              *scroller = gtk_scrolled_window_new(NULL, NULL);
+              *scroller = gtk_scrolled_window_new(NULL, NULL), *box = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 0);
     make_view(s);
-    s->note = gtk_label_new("");
-    gtk_label_set_xalign(GTK_LABEL(s->note), 0);
-    gtk_label_set_line_wrap(GTK_LABEL(s->note), TRUE);
-    g_object_set(s->note, "margin", 12, NULL);
     gtk_scrolled_window_set_shadow_type(GTK_SCROLLED_WINDOW(scroller), GTK_SHADOW_IN);
     gtk_container_add(GTK_CONTAINER(scroller), s->view);
-    gtk_box_pack_start(GTK_BOX(area), scroller, TRUE, TRUE, 0);
-    gtk_box_pack_start(GTK_BOX(area), s->note, FALSE, FALSE, 0);
+    gtk_box_pack_start(GTK_BOX(box), scroller, TRUE, TRUE, 0);
+    gtk_box_pack_start(GTK_BOX(box), make_side(s), FALSE, FALSE, 0);
+    gtk_box_pack_start(GTK_BOX(area), box, TRUE, TRUE, 0);
+    g_object_set(area, "border-width", 6, "spacing", 6, NULL);
     g_object_set_data_full(G_OBJECT(s->dialog), "snapshots", s, snapshots_free);
-    gtk_window_set_default_size(GTK_WINDOW(s->dialog), 680, 400);
+    gtk_window_set_default_size(GTK_WINDOW(s->dialog), 780, 440);
     g_signal_connect(s->dialog, "response", G_CALLBACK(response), s);
+    g_signal_connect_object(machine, "changed", G_CALLBACK(show_take), s->dialog, 0);
+    gtk_widget_show_all(s->dialog);
     fill(s);
     selection_changed(NULL, s);
-    gtk_widget_show_all(s->dialog);
 }

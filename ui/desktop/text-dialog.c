@@ -60,6 +60,8 @@ void text_dialog_ask(GtkWindow *parent, const struct text_question *question)
     gtk_container_add(GTK_CONTAINER(area), labelled(area, question->label, asked->entry));
     if (question->note_label) {
         asked->note = gtk_text_view_new();
+        gtk_text_buffer_set_text(gtk_text_view_get_buffer(GTK_TEXT_VIEW(asked->note)),
+                                 question->note ? question->note : "", -1);
         gtk_text_view_set_wrap_mode(GTK_TEXT_VIEW(asked->note), GTK_WRAP_WORD_CHAR);
         gtk_text_view_set_accepts_tab(GTK_TEXT_VIEW(asked->note), FALSE);
         GtkWidget *frame = gtk_frame_new(NULL);

@@ -7,7 +7,7 @@
 
 struct text_question {
     const char *title, *label, *text, *accept; // accept: the button's verb, with mnemonic
-    const char *note_label;                    // NULL: no note is asked for
+    const char *note_label, *note;             // LABEL NULL: no note is asked for
     const char *choice;                        // label of a tick box, NULL: none
     gboolean choice_default;
     // CHOICE: the tick box. Runs if the person accepted; TEXT is not empty.

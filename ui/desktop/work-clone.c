@@ -124,19 +124,24 @@ void work_export(ClocheApp *app, ClocheMachine *machine, GtkWindow *parent)
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
 }
 
-static void import_chosen(GtkNativeDialog *chooser, int response, struct clone_work *work)
+void work_import_file(ClocheApp *app, const char *file, GtkWindow *parent)
 {
-    work->file = gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(chooser));
-    if (response == GTK_RESPONSE_ACCEPT && work->file)
-        job_start_work(gtk_native_dialog_get_transient_for(chooser),
-                       &(struct job_work){.title = _("Importing the machine"),
-                                          .failure = _("The machine could not be imported"),
-                                          .run = run_import,
-                                          .done = rescan,
-                                          .opaque = work,
-                                          .destroy = work_free});
-    else
-        work_free(work);
+    struct clone_work *work = g_new0(struct clone_work, 1);
+    work->app = app;
+    work->file = g_strdup(file);
+    job_start_work(parent, &(struct job_work){.title = _("Importing the machine"),
+                                              .failure = _("The machine could not be imported"),
+                                              .run = run_import,
+                                              .done = rescan,
+                                              .opaque = work,
+                                              .destroy = work_free});
+}
+
+static void import_chosen(GtkNativeDialog *chooser, int response, ClocheApp *app)
+{
+    g_autofree char *file = gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(chooser));
+    if (response == GTK_RESPONSE_ACCEPT && file)
+        work_import_file(app, file, gtk_native_dialog_get_transient_for(chooser));
     g_object_unref(chooser);
 }
 
@@ -144,8 +149,6 @@ void work_import(ClocheApp *app, GtkWindow *parent)
 {
     GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
         _("Import Machine"), parent, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Import"), _("_Cancel"));
-    struct clone_work *work = g_new0(struct clone_work, 1);
-    work->app = app;
-    g_signal_connect(chooser, "response", G_CALLBACK(import_chosen), work);
+    g_signal_connect(chooser, "response", G_CALLBACK(import_chosen), app);
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
 }

@@ -6,6 +6,7 @@
 #include "ui/desktop/job.h"
 #include "ui/desktop/machine-private.h"
 #include "ui/desktop/machine-work.h"
+#include "ui/desktop/text-dialog.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -18,7 +19,7 @@ struct snapshot_work {
     char *id;          // to restore or delete
     bool restore, delete;
     work_done_fn *done;
-    gpointer data;
+    GWeakRef object;
 };
 
 static void work_free(gpointer opaque)
@@ -27,14 +28,16 @@ static void work_free(gpointer opaque)
     char *texts[] = {work->folder, work->uuid, work->name, work->note, work->id};
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
         g_free(texts[i]);
+    g_weak_ref_clear(&work->object);
     g_free(work);
 }
 
 static void work_done(void *opaque)
 {
     struct snapshot_work *work = opaque;
-    if (work->done)
-        work->done(work->data);
+    g_autoptr(GObject) object = g_weak_ref_get(&work->object);
+    if (work->done && object)
+        work->done(object);
 }
 
 // ---- On a running machine: its monitor's jobs ----
@@ -86,13 +89,13 @@ static bool run(void *opaque, struct progress *progress, GError **error)
            (!work->delete || remote(work, "snapshot-delete", work->id, progress, error));
 }
 
-static struct snapshot_work *new_work(ClocheMachine *machine, work_done_fn *done, gpointer data)
+static struct snapshot_work *new_work(ClocheMachine *machine, work_done_fn *done, gpointer object)
 {
     struct snapshot_work *work = g_new0(struct snapshot_work, 1);
     work->folder = g_strdup(machine->folder);
     work->uuid = g_strdup(machine->uuid);
     work->done = done;
-    work->data = data;
+    g_weak_ref_init(&work->object, object);
     return work;
 }
 
@@ -105,28 +108,109 @@ static void start(struct snapshot_work *work, const char *title, const char *fai
 }
 
 void work_take_snapshot(ClocheMachine *machine, const char *name, const char *note, GtkWindow *parent,
-                        work_done_fn *done, gpointer data)
+                        work_done_fn *done, gpointer object)
 {
-    struct snapshot_work *work = new_work(machine, done, data);
+    struct snapshot_work *work = new_work(machine, done, object);
     work->name = g_strdup(name);
     work->note = g_strdup(note);
     start(work, _("Taking the snapshot"), _("The snapshot could not be taken"), parent);
 }
 
-void work_restore_snapshot(ClocheMachine *machine, const char *id, const char *first, GtkWindow *parent,
-                           work_done_fn *done, gpointer data)
+// ---- The questions before one is taken or restored ----
+struct asked {
+    ClocheMachine *machine;
+    GtkWindow *parent;
+    char *id; // to restore
+    work_done_fn *done;
+    GWeakRef object;
+};
+
+static void asked_free(gpointer data)
 {
-    struct snapshot_work *work = new_work(machine, done, data);
+    struct asked *asked = data;
+    g_object_unref(asked->machine);
+    g_free(asked->id);
+    g_weak_ref_clear(&asked->object);
+    g_free(asked);
+}
+
+static void named(gpointer data, const char *text, const char *note, gboolean choice)
+{
+    struct asked *asked = data;
+    g_autoptr(GObject) object = g_weak_ref_get(&asked->object);
+    work_take_snapshot(asked->machine, text, note, asked->parent, asked->done, object);
+}
+
+static struct asked *asked_new(ClocheMachine *machine, GtkWindow *parent, work_done_fn *done, gpointer object)
+{
+    struct asked *asked = g_new0(struct asked, 1);
+    asked->machine = g_object_ref(machine);
+    asked->parent = parent;
+    asked->done = done;
+    g_weak_ref_init(&asked->object, object);
+    return asked;
+}
+
+void work_ask_snapshot(ClocheMachine *machine, GtkWindow *parent, work_done_fn *done, gpointer object)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *suggestion = g_date_time_format(now, "%F %H-%M");
+    struct text_question question = {
+        .title = _("Take Snapshot"),
+        .label = _("_Name"),
+        .text = suggestion,
+        .accept = _("_Take"),
+        .note_label = _("N_ote"),
+        .done = named,
+        .data = asked_new(machine, parent, done, object),
+        .destroy = asked_free,
+    };
+    text_dialog_ask(parent, &question);
+}
+
+void work_restore_snapshot(ClocheMachine *machine, const char *id, const char *first, GtkWindow *parent,
+                           work_done_fn *done, gpointer object)
+{
+    struct snapshot_work *work = new_work(machine, done, object);
     work->name = g_strdup(first);
     work->id = g_strdup(id);
     work->restore = true;
     start(work, _("Restoring the snapshot"), _("The snapshot could not be restored"), parent);
 }
 
-void work_delete_snapshot(ClocheMachine *machine, const char *id, GtkWindow *parent, work_done_fn *done, gpointer data)
+void work_delete_snapshot(ClocheMachine *machine, const char *id, GtkWindow *parent, work_done_fn *done,
+                          gpointer object)
 {
-    struct snapshot_work *work = new_work(machine, done, data);
+    struct snapshot_work *work = new_work(machine, done, object);
     work->id = g_strdup(id);
     work->delete = true;
     start(work, _("Deleting the snapshot"), _("The snapshot could not be deleted"), parent);
+}
+
+static void restore_named(gpointer data, const char *text, const char *note, gboolean keep)
+{
+    struct asked *asked = data;
+    g_autoptr(GObject) object = g_weak_ref_get(&asked->object);
+    work_restore_snapshot(asked->machine, asked->id, keep ? text : NULL, asked->parent, asked->done, object);
+}
+
+void work_ask_restore(ClocheMachine *machine, const char *id, const char *name, GtkWindow *parent, work_done_fn *done,
+                      gpointer object)
+{
+    g_autofree char *title = g_strdup_printf(_("Restore “%s”"), name),
+                    *suggestion = g_strdup_printf(_("Before %s"), name);
+    struct asked *asked = asked_new(machine, parent, done, object);
+    asked->id = g_strdup(id);
+    struct text_question question = {
+        .title = title,
+        .label = _("The present state is lost unless it is kept as a snapshot of this _name:"),
+        .text = suggestion,
+        .accept = _("_Restore"),
+        .choice = _("_Keep the present state as a snapshot"),
+        .choice_default = TRUE,
+        .done = restore_named,
+        .data = asked,
+        .destroy = asked_free,
+    };
+    text_dialog_ask(parent, &question);
 }
