@@ -66,6 +66,23 @@ static JsonNode *do_cont(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+// Any state by name, as if the machine had come into it by itself.
+static JsonNode *fake_state(struct qmp_call *call, GError **error)
+{
+    struct fake *fake = call->opaque;
+    JsonObject *data = json_object_new();
+    json_object_set_string_member(data, "status", json_object_get_string_member(call->arguments, "status"));
+    qmp_server_emit(fake->server, "X_CLOCHE_STATE", qmp_node_object(data));
+    return NULL;
+}
+
+// For the bench: the picture's lower part in another colour.
+static JsonNode *fake_paint(struct qmp_call *call, GError **error)
+{
+    fill(call->opaque, 0, 32, WIDTH, HEIGHT - 32, json_object_get_int_member(call->arguments, "color"));
+    return NULL;
+}
+
 static gboolean leave(gpointer loop)
 {
     g_main_loop_quit(loop);
@@ -174,6 +191,8 @@ static const struct qmp_argument pointer_arguments[] = {{.name = "x", .type = QM
                                                         {.name = "height", .type = QMP_INT},
                                                         {0}};
 static const struct qmp_argument text_arguments[] = {{.name = "text", .type = QMP_STRING}, {0}};
+static const struct qmp_argument state_arguments[] = {{.name = "status", .type = QMP_STRING}, {0}};
+static const struct qmp_argument color_arguments[] = {{.name = "color", .type = QMP_INT, .max = 0xffffff}, {0}};
 static const struct qmp_argument keys_arguments[] = {{.name = "keys", .type = QMP_ARRAY}, {0}};
 
 #define COMMAND(name_, handler_, arguments_)                                                                           \
@@ -182,6 +201,8 @@ static const struct qmp_argument keys_arguments[] = {{.name = "keys", .type = QM
     }
 static const struct qmp_command commands[] = {
     COMMAND("stop", do_stop, NULL),
+    COMMAND("x-fake-paint", fake_paint, color_arguments),
+    COMMAND("x-fake-state", fake_state, state_arguments),
     COMMAND("cont", do_cont, NULL),
     COMMAND("quit", do_quit, NULL),
     COMMAND("system_powerdown", do_quit, NULL),

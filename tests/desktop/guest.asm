@@ -55,7 +55,7 @@ show:   mov ax, 0xb800
         mov cl, [buffer]
         jcxz shown
 next:   lodsb
-        mov ah, 0x04            ; red
+        mov ah, 0x0c            ; red
         cmp al, 'a'
         jne other
         mov ah, 0x0f            ; white

@@ -119,6 +119,10 @@ static char *fact_text(ClocheDetails *self, const char *group, const char *key)
         g_free(value);
         return format_size(bytes);
     }
+    if (strcmp(key, "engine") == 0 && g_strcmp0(value, "auto") == 0) {
+        g_free(value);
+        return g_strdup(_("Automatic"));
+    }
     return value;
 }
 

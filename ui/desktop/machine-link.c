@@ -73,7 +73,8 @@ static gboolean look_again(gpointer data)
 {
     ClocheMachine *self = data;
     machine_link_look(self);
-    if (self->state == CLOCHE_STATE_STARTING && ++self->looks < LOOKS_MAX)
+    gboolean ending = self->state == CLOCHE_STATE_STARTING || self->state == CLOCHE_STATE_BUSY;
+    if (ending && ++self->looks < LOOKS_MAX)
         return G_SOURCE_CONTINUE;
     self->look_timer = 0;
     gboolean wanted = self->stopping;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // cloche: the desktop app.
 #include "ui/desktop/app.h"
+#include "ui/desktop/watchdog.h"
 
 #include <glib/gi18n.h>
 #include <locale.h>
@@ -8,7 +9,9 @@
 int main(int argc, char **argv)
 {
     setlocale(LC_ALL, "");
-    bindtextdomain("cloche", CLOCHE_LOCALEDIR);
+    const char *locales = g_getenv("CLOCHE_LOCALEDIR"); // translations that are not installed
+    bindtextdomain("cloche", locales ? locales : CLOCHE_LOCALEDIR);
+    watchdog_start();
     bind_textdomain_codeset("cloche", "UTF-8");
     textdomain("cloche");
     g_set_application_name("Cloche");

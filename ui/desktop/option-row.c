@@ -124,7 +124,7 @@ static void choose_file(GtkButton *button, struct option_row *row)
 {
     GtkWindow *window = GTK_WINDOW(gtk_widget_get_toplevel(row->widget));
     GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
-        row->option->title, window, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Select"), _("_Cancel"));
+        gettext(row->option->title), window, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Select"), _("_Cancel"));
     g_signal_connect(chooser, "response", G_CALLBACK(file_chosen), row);
     gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(chooser), TRUE);
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
@@ -231,10 +231,10 @@ struct option_row *option_row_new(const struct option *option, const char *text)
     row->option = option;
     row->widget = kind_of(option)->make(row, text);
     g_autofree char *allowed = option_allowed(option);
-    g_autofree char *tip =
-        allowed && *allowed ? g_strdup_printf(_("%s\nAllowed: %s"), option->help, allowed) : g_strdup(option->help);
+    g_autofree char *tip = allowed && *allowed ? g_strdup_printf(_("%s\nAllowed: %s"), gettext(option->help), allowed)
+                                               : g_strdup(gettext(option->help));
     gtk_widget_set_tooltip_text(row->widget, tip);
-    atk_object_set_name(gtk_widget_get_accessible(row->control), option->title);
+    atk_object_set_name(gtk_widget_get_accessible(row->control), gettext(option->title));
     if (GTK_IS_ENTRY(row->control) && !GTK_IS_SPIN_BUTTON(row->control))
         g_signal_connect(row->control, "changed", G_CALLBACK(forget_error), NULL);
     g_object_weak_ref(G_OBJECT(row->widget), row_free, row);

@@ -315,6 +315,15 @@ static void response(GtkDialog *dialog, int response, struct settings *settings)
     cloche_app_rescan(app);
 }
 
+// The list inside the sidebar has no name of its own.
+static void name_list(GtkWidget *widget, gpointer data)
+{
+    if (GTK_IS_LIST_BOX(widget))
+        atk_object_set_name(gtk_widget_get_accessible(widget), _("Pages"));
+    else if (GTK_IS_CONTAINER(widget))
+        gtk_container_forall(GTK_CONTAINER(widget), name_list, data);
+}
+
 GtkWidget *settings_new(ClocheApp *app, ClocheMachine *machine, GtkWindow *parent)
 {
     g_autoptr(GError) error = NULL;
@@ -340,6 +349,7 @@ GtkWidget *settings_new(ClocheApp *app, ClocheMachine *machine, GtkWindow *paren
     settings->stack = gtk_stack_new();
     gtk_stack_sidebar_set_stack(GTK_STACK_SIDEBAR(sidebar), GTK_STACK(settings->stack));
     gtk_widget_set_size_request(sidebar, 170, -1);
+    name_list(sidebar, NULL);
     gtk_box_pack_start(GTK_BOX(box), sidebar, FALSE, FALSE, 0);
     gtk_box_pack_start(GTK_BOX(box), settings->stack, TRUE, TRUE, 0);
     gtk_box_pack_start(GTK_BOX(gtk_dialog_get_content_area(GTK_DIALOG(settings->dialog))), box, TRUE, TRUE, 0);
