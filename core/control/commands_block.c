@@ -90,6 +90,28 @@ static JsonNode *query_block(struct qmp_call *call, GError **error)
     return qmp_node_array(list);
 }
 
+// What QEMU counts besides, and its schema demands.
+static const char *const uncounted[] = {
+    "unmap_bytes",
+    "unmap_operations",
+    "rd_total_time_ns",
+    "wr_total_time_ns",
+    "flush_total_time_ns",
+    "unmap_total_time_ns",
+    "wr_highest_offset",
+    "rd_merged",
+    "wr_merged",
+    "unmap_merged",
+    "failed_rd_operations",
+    "failed_wr_operations",
+    "failed_flush_operations",
+    "failed_unmap_operations",
+    "invalid_rd_operations",
+    "invalid_wr_operations",
+    "invalid_flush_operations",
+    "invalid_unmap_operations",
+};
+
 static JsonNode *query_blockstats(struct qmp_call *call, GError **error)
 {
     JsonArray *list = json_array_new();
@@ -101,6 +123,11 @@ static JsonNode *query_blockstats(struct qmp_call *call, GError **error)
         json_object_set_int_member(stats, "rd_operations", drive->reads);
         json_object_set_int_member(stats, "wr_operations", drive->writes);
         json_object_set_int_member(stats, "flush_operations", drive->flushes);
+        for (unsigned i = 0; i < G_N_ELEMENTS(uncounted); i++)
+            json_object_set_int_member(stats, uncounted[i], 0);
+        json_object_set_boolean_member(stats, "account_invalid", FALSE);
+        json_object_set_boolean_member(stats, "account_failed", FALSE);
+        json_object_set_array_member(stats, "timed_stats", json_array_new());
         json_object_set_int_member(stats, "x-cloche-errors", drive->errors);
         g_mutex_unlock(&drive->lock);
         json_object_set_string_member(entry, "device", drive->id);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,10 +12,20 @@
 
 #define RUN_PAGES 256        // pages written with one call
 #define CHUNK     (16 * MiB) // between two looks at progress
+// Pages that the guest is about to change are set aside in memory up to this much: a write to the file may wait for the
+// host's disk, a processor of the guest must not.
+#define MOST_ASIDE (512 * MiB)
+#define TRIM_PAGES 1024
 
 enum page_state { PAGE_PENDING, PAGE_COPYING, PAGE_DONE };
 
-// STATES, counters and FAILED: any thread. The tracker runs on writers' threads.
+struct aside {
+    struct aside *next;
+    uint64_t page;
+    uint8_t data[PAGE_SIZE];
+};
+
+// STATES, counters and FAILED: any thread. The tracker runs on writers' threads, STAGE belongs to who copies the rest.
 struct ram_image {
     struct ram *ram;
     int fd;
@@ -22,6 +33,9 @@ struct ram_image {
     _Atomic uint8_t *states;
     _Atomic uint64_t written, early;
     _Atomic int failed; // errno of the first failed write
+    struct aside *_Atomic aside;
+    _Atomic uint64_t bytes_aside;
+    uint8_t *stage; // RUN_PAGES
 };
 
 static bool page_is_zero(const uint8_t *page)
@@ -40,10 +54,9 @@ static bool claim(struct ram_image *image, uint64_t page)
     return atomic_compare_exchange_strong(&image->states[page], &pending, PAGE_COPYING);
 }
 
-static void write_pages(struct ram_image *image, uint64_t page, uint64_t count)
+static void write_pages(struct ram_image *image, uint64_t page, const uint8_t *data, uint64_t count)
 {
     uint64_t offset = page << PAGE_SHIFT, length = count << PAGE_SHIFT;
-    const uint8_t *data = image->ram->host + offset;
     atomic_fetch_add(&image->written, length);
     while (length) {
         ssize_t n = pwrite(image->fd, data, length, offset);
@@ -66,7 +79,36 @@ static void end_page(struct ram_image *image, uint64_t page)
     ram_untrack(image->ram, page << PAGE_SHIFT, TRACK_COW);
 }
 
-// A writer is about to change the page: the old bytes go to the file first. When another thread is at it, wait for it;
+// False: too much is set aside already.
+static bool set_aside(struct ram_image *image, uint64_t page)
+{
+    if (atomic_load(&image->bytes_aside) >= MOST_ASIDE)
+        return false;
+    struct aside *aside = g_try_new(struct aside, 1);
+    if (!aside)
+        return false;
+    aside->page = page;
+    memcpy(aside->data, image->ram->host + (page << PAGE_SHIFT), PAGE_SIZE);
+    atomic_fetch_add(&image->bytes_aside, PAGE_SIZE);
+    aside->next = atomic_load(&image->aside);
+    while (!atomic_compare_exchange_weak(&image->aside, &aside->next, aside))
+        ;
+    return true;
+}
+
+static void write_aside(struct ram_image *image)
+{
+    struct aside *list = atomic_exchange(&image->aside, NULL);
+    while (list) {
+        struct aside *done = list;
+        write_pages(image, done->page, done->data, 1);
+        list = done->next;
+        g_free(done);
+        atomic_fetch_sub(&image->bytes_aside, PAGE_SIZE);
+    }
+}
+
+// A writer is about to change the page: the old bytes are kept first. When another thread is at it, wait for it;
 // that takes microseconds.
 static void before_write(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase)
 {
@@ -75,8 +117,9 @@ static void before_write(void *opaque, uint64_t ram_offset, uint64_t length, enu
     if (phase != RAM_WRITE_BEFORE || page >= image->pages)
         return;
     if (claim(image, page)) {
-        if (!page_is_zero(image->ram->host + (page << PAGE_SHIFT)))
-            write_pages(image, page, 1);
+        const uint8_t *data = image->ram->host + (page << PAGE_SHIFT);
+        if (!page_is_zero(data) && !set_aside(image, page))
+            write_pages(image, page, data, 1);
         atomic_fetch_add(&image->early, 1);
         end_page(image, page);
     }
@@ -91,10 +134,11 @@ struct ram_image *ram_image_new(struct ram *ram, int fd, GError **error)
     image->fd = fd;
     image->pages = ram->used >> PAGE_SHIFT;
     image->states = g_try_malloc0(image->pages);
-    if (image->states && ftruncate(fd, ram->used) == 0)
+    image->stage = g_try_malloc(RUN_PAGES * PAGE_SIZE);
+    if (image->states && image->stage && ftruncate(fd, ram->used) == 0)
         return image;
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot prepare the memory image: %s",
-                g_strerror(image->states ? errno : ENOMEM));
+                g_strerror(image->states && image->stage ? errno : ENOMEM));
     ram_image_free(image);
     return NULL;
 }
@@ -136,9 +180,11 @@ static void copy_run(struct ram_image *image, uint64_t page, uint64_t end)
         while (run < RUN_PAGES && page + run < end && !page_is_zero(image->ram->host + ((page + run) << PAGE_SHIFT)) &&
                claim(image, page + run))
             run++;
-        write_pages(image, page, run);
+        // Nobody waits for the disk: the pages are the guest's again before they are written.
+        memcpy(image->stage, image->ram->host + (page << PAGE_SHIFT), run << PAGE_SHIFT);
         for (uint64_t i = 0; i < run; i++)
             end_page(image, page + i);
+        write_pages(image, page, image->stage, run);
         page += run;
     }
 }
@@ -162,6 +208,7 @@ static bool copy_all(struct ram_image *image, struct progress *progress, GError 
         uint64_t data = MIN(next_data(image->ram, offset, &end), used);
         end = data < used ? MIN(MIN(end, data + CHUNK), used) : used;
         copy_run(image, data >> PAGE_SHIFT, end >> PAGE_SHIFT);
+        write_aside(image);
         if (image_failure(image, error) || !progress_advance(progress, end - offset, error))
             return false;
     }
@@ -178,6 +225,9 @@ bool ram_image_finish(struct ram_image *image, struct progress *progress, GError
     for (uint64_t page = 0; page < image->pages; page++)
         while (atomic_load(&image->states[page]) == PAGE_COPYING)
             sched_yield();
+    write_aside(image);
+    if (atomic_load(&image->early) > TRIM_PAGES)
+        malloc_trim(0);
     if (good && image_failure(image, error))
         good = false;
     if (good && fdatasync(image->fd) != 0) {
@@ -193,6 +243,7 @@ void ram_image_free(struct ram_image *image)
         return;
     close(image->fd);
     g_free((void *)image->states);
+    g_free(image->stage);
     g_free(image);
 }
 
