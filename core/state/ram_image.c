@@ -14,8 +14,8 @@
 #define CHUNK     (16 * MiB) // between two looks at progress
 // Pages that the guest is about to change are set aside in memory up to this much: a write to the file may wait for the
 // host's disk, a processor of the guest must not.
-#define MOST_ASIDE (512 * MiB)
-#define TRIM_PAGES 1024
+#define SHARE_ASIDE 4 // of the memory that the host has free
+#define TRIM_PAGES  1024
 
 enum page_state { PAGE_PENDING, PAGE_COPYING, PAGE_DONE };
 
@@ -35,6 +35,7 @@ struct ram_image {
     _Atomic int failed; // errno of the first failed write
     struct aside *_Atomic aside;
     _Atomic uint64_t bytes_aside;
+    uint64_t most_aside;
     uint8_t *stage; // RUN_PAGES
 };
 
@@ -82,7 +83,7 @@ static void end_page(struct ram_image *image, uint64_t page)
 // False: too much is set aside already.
 static bool set_aside(struct ram_image *image, uint64_t page)
 {
-    if (atomic_load(&image->bytes_aside) >= MOST_ASIDE)
+    if (atomic_load(&image->bytes_aside) >= image->most_aside)
         return false;
     struct aside *aside = g_try_new(struct aside, 1);
     if (!aside)
@@ -133,6 +134,7 @@ struct ram_image *ram_image_new(struct ram *ram, int fd, GError **error)
     image->ram = ram;
     image->fd = fd;
     image->pages = ram->used >> PAGE_SHIFT;
+    image->most_aside = (uint64_t)sysconf(_SC_AVPHYS_PAGES) / SHARE_ASIDE * PAGE_SIZE;
     image->states = g_try_malloc0(image->pages);
     image->stage = g_try_malloc(RUN_PAGES * PAGE_SIZE);
     if (image->states && image->stage && ftruncate(fd, ram->used) == 0)
