@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <Zydis/Zydis.h>
+
 #include "tests/conformance/random-code.h"
 
 // The same addresses natively and in the guest, for 64-bit and 32-bit code.
@@ -290,19 +292,80 @@ static void report(uint64_t number, const struct registers *n, const struct regi
         }
 }
 
+// Runs CODE on both with the inputs of NUMBER. True: they agree.
+static bool agrees(uint64_t number, struct registers *native, struct registers *guest)
+{
+    random_seed(number * 0xd1342543de82ef95ull + 1);
+    // Within a page: over a border the interpreter has a part, and its undefined flags are its own.
+    unsigned at = pick(16) * PAGE_SIZE + pick(PAGE_SIZE - length - 2);
+    prepare(native);
+    *guest = *native;
+    run_native(native, at);
+    run_guest(guest, at);
+    return !differs(native, guest);
+}
+
+// One instruction after the other becomes NOPs, as long as the difference stays.
+static void minimise(uint64_t number)
+{
+    ZydisDecoder decoder;
+    struct registers native, guest;
+    ZydisDecoderInit(&decoder, bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32,
+                     bits == 64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+    ZydisDecodedInstruction i;
+    for (unsigned round = 0; round < 2; round++)
+        for (unsigned at = 0; at < length; at += i.length) {
+            uint8_t kept[16];
+            if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, NULL, code + at, length - at, &i)))
+                break;
+            memcpy(kept, code + at, i.length);
+            memset(code + at, 0x90, i.length);
+            if (agrees(number, &native, &guest))
+                memcpy(code + at, kept, i.length);
+        }
+    agrees(number, &native, &guest);
+    report(number, &native, &guest);
+    fprintf(stderr, "for tests/conformance/kept-sequences.txt:\n%u %lu ", bits, (unsigned long)number);
+    for (unsigned n = 0; n < length; n++)
+        fprintf(stderr, "%02x", code[n]);
+    fprintf(stderr, "\n");
+}
+
 static bool run_sequences(uint64_t first, uint64_t count)
 {
     for (uint64_t number = first; number < first + count; number++) {
-        random_seed(number * 0x9e3779b97f4a7c15ull + 1);
         struct registers native, guest;
+        random_seed(number * 0x9e3779b97f4a7c15ull + 1);
         length = random_code(bits, code);
-        // Within a page: over a border the interpreter has a part, and its undefined flags are its own.
-        unsigned at = pick(16) * PAGE_SIZE + pick(PAGE_SIZE - length - 2);
-        prepare(&native);
-        guest = native;
-        run_native(&native, at);
-        run_guest(&guest, at);
-        if (differs(&native, &guest)) {
+        if (!agrees(number, &native, &guest)) {
+            minimise(number);
+            return false;
+        }
+    }
+    return true;
+}
+
+// Sequences that failed once: lines of code size, number of the inputs, code in hexadecimal.
+static bool run_kept(unsigned *count)
+{
+    g_autofree char *path = g_build_filename(g_getenv("srcdir") ?: ".", "tests/conformance/kept-sequences.txt", NULL);
+    g_autofree char *text = NULL;
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        fprintf(stderr, "%s cannot be read\n", path);
+        return false;
+    }
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    for (unsigned n = 0; lines[n]; n++) {
+        unsigned kept_bits;
+        uint64_t number;
+        char hex[2 * RANDOM_CODE_MAX];
+        struct registers native, guest;
+        if (lines[n][0] == '#' || sscanf(lines[n], "%u %lu %2000s", &kept_bits, &number, hex) != 3 || kept_bits != bits)
+            continue;
+        for (length = 0; hex[2 * length]; length++)
+            sscanf(hex + 2 * length, "%2hhx", &code[length]);
+        (*count)++;
+        if (!agrees(number, &native, &guest)) {
             report(number, &native, &guest);
             return false;
         }
@@ -316,6 +379,7 @@ int main(int argc, char **argv)
     const char *count_text = g_getenv("CLOCHE_SEQUENCES"), *seed_text = g_getenv("CLOCHE_SEED");
     uint64_t count = count_text ? strtoull(count_text, NULL, 0) : 100000;
     uint64_t first = seed_text ? strtoull(seed_text, NULL, 0) : 1;
+    unsigned kept = 0;
     g_autoptr(GError) error = NULL;
     if (!setup(engine, &error)) {
         fprintf(stderr, "%s\n", error ? error->message : "cannot map the test's addresses");
@@ -323,9 +387,9 @@ int main(int argc, char **argv)
     }
     for (unsigned n = 0; n < 2; n++) {
         choose_size(n ? 32 : 64);
-        if (!run_sequences(first, count))
+        if (!run_kept(&kept) || !run_sequences(first, count))
             return 1;
     }
-    printf("%lu sequences of each size agree under %s\n", (unsigned long)count, engine);
+    printf("%lu sequences of each size and %u kept ones agree under %s\n", (unsigned long)count, kept, engine);
     return 0;
 }
