@@ -117,6 +117,12 @@ echo; echo "the quick brown fox jumps over the lazy dog"; printf '\\033[7mrevers
 i=0; while [ $i -lt 12 ]; do echo "line $i $((i * 7919))"; i=$((i + 1)); done
 sleep 1
 echo shown >/dev/ttyS0
+read pitch </dev/ttyS0
+for y in 0 1 2 3 4 5 6 7; do
+    printf '\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377\\377' >/tmp/half
+    cat /tmp/half /tmp/half | dd of=/dev/fb0 bs=32 seek=$(((pitch * (500 + y) + 1600) / 32)) conv=notrunc 2>/dev/null
+done
+echo drawn >/dev/ttyS0
 sleep 1000
 """
 
@@ -149,6 +155,22 @@ def qemu_picture(folder, arguments, device):
         process.wait()
 
 
+def small_change(guest, viewer):
+    """The guest draws 8x8 pixels: all that is sent lies in a square of 64."""
+    viewer.serve(1)
+    viewer.rectangles.clear()
+    guest.send(f"{viewer.width * 4}\n")
+    guest.expect("drawn")
+    viewer.until(lambda: all(viewer.pixel(x, y) == 0xFFFFFF for x in (400, 407) for y in (500, 507)), 20, "the small square")
+    viewer.serve(1)
+    boxes = viewer.rectangles
+    width = max(x + w for x, _, w, _ in boxes) - min(x for x, _, _, _ in boxes)
+    height = max(y + h for _, y, _, h in boxes) - min(y for _, y, _, _ in boxes)
+    if width > 64 or height > 64:
+        guest.fail(f"a change of 8x8 pixels was sent as {width}x{height}")
+    return f"; 8x8 changed, {width}x{height} sent"
+
+
 def console(guest, names, append, ours, theirs):
     files, load = modules.files(*names) if names else ([], "")
     initrd = guest.path("initrd")
@@ -161,6 +183,7 @@ def console(guest, names, append, ours, theirs):
     viewer.save(guest.path("own.ppm"))
     with open(guest.path("own.ppm"), "rb") as f:
         own = f.read()
+    small = small_change(guest, viewer) if viewer.height > 500 else ""
     guest.stop()
     with tempfile.TemporaryDirectory() as folder:
         qemu = qemu_picture(folder, [a.replace("--", "-", 1) for a in boot], theirs)
@@ -173,7 +196,7 @@ def console(guest, names, append, ours, theirs):
     wrong = sum(abs(a - b) > 3 for a, b in zip(ours, theirs))  # of 6 bits, QEMU makes 8 another way
     if wrong or len(set(ours)) < 3:
         raise Failure(f"{wrong} bytes differ from QEMU's")
-    return f"{size[0]}x{size[1]}, every pixel as in QEMU"
+    return f"{size[0]}x{size[1]}, every pixel as in QEMU{small}"
 
 
 @row("console-text", "Linux' text console on VGA text", 200)

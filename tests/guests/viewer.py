@@ -40,7 +40,7 @@ class Viewer:
         self.clipboard = None  # the guest's latest text
         self.offered = None  # ours, until the server asks for it
         self.changed = time.monotonic()
-        self.rectangles = []  # of the last update
+        self.rectangles = []  # of all updates; whoever counts them empties the list
         self.ask(0)
 
     def resized(self, width, height):
@@ -61,7 +61,6 @@ class Viewer:
         self.socket.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))
 
     def update(self):
-        self.rectangles = []
         for _ in range(struct.unpack(">xH", self.take(3))[0]):
             x, y, w, h, encoding = struct.unpack(">HHHHi", self.take(12))
             if encoding in (DESKTOP_SIZE, EXTENDED_SIZE):

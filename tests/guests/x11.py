@@ -21,8 +21,10 @@ cat >/root/.xinitrc <<'END'
 xsetroot -solid '#336699'
 spice-vdagent
 udevadm monitor -u -s drm | while read -r line; do xrandr --output Virtual-1 --auto; done &
+openbox &
+sleep 2
 xterm -geometry 60x10+20+20 -e sh -c 'touch /tmp/x-ready; cat >/tmp/typed' &
-exec openbox
+wait
 END
 """
 PLACES = [(0, 0), (1, 0), (0, 1), (333, 127), (334, 128), (500, 699), (999, 699), (998, 350), (77, 600)]
@@ -54,7 +56,7 @@ def start_x(guest, *devices):
     guest.expect(rb"\r\n> ALL\r\n")
     command(guest, "sh /root/session")
     command(guest, "systemctl daemon-reload; systemctl restart getty@tty1")
-    command(guest, "for i in $(seq 90); do [ -f /tmp/x-ready ] && break; sleep 1; done; [ -f /tmp/x-ready ]")
+    command(guest, "for i in $(seq 200); do [ -f /tmp/x-ready ] && break; sleep 1; done; [ -f /tmp/x-ready ]")
     command(guest, "export DISPLAY=:0 XAUTHORITY=$(ls -t /tmp/serverauth.* /root/.Xauthority 2>/dev/null | head -n 1)")
     return Viewer(guest.path("vnc"))
 

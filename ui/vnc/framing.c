@@ -58,8 +58,32 @@ static ssize_t security(struct framing *framing, uint8_t type)
     return 1;
 }
 
+// Formats that viewers use: whole bits for each colour, beside each other. libvncserver (0.9.14) trusts what it is
+// told, and its encoders leave their buffers with others.
+static bool sane_format(const uint8_t *format)
+{
+    unsigned bits = format[0], depth = format[1], used = 0;
+    if ((bits != 8 && bits != 16 && bits != 32) || depth < 1 || depth > bits)
+        return false;
+    if (!format[3])
+        return bits == 8; // a colour map
+    uint64_t taken = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t max = be(format + 4 + 2 * i, 2), shift = format[10 + i];
+        if (!max || max > 255 || (max & (max + 1)) || shift >= bits || max << shift >= 1ull << bits ||
+            taken & max << shift)
+            return false;
+        taken |= max << shift;
+        for (; max; max >>= 1)
+            used++;
+    }
+    return used <= depth;
+}
+
 static ssize_t normal(const uint8_t *data, size_t length)
 {
+    if (data[0] == SET_PIXEL_FORMAT && length >= 20 && !sane_format(data + 4))
+        return FRAMING_REFUSED;
     static const struct {
         uint8_t type, length;
     } fixed[] = {{SET_PIXEL_FORMAT, 20}, {UPDATE_REQUEST, 10}, {KEY_EVENT, 8}, {POINTER_EVENT, 6}, {XVP, 4}};
