@@ -92,8 +92,7 @@ class Viewer:
         if flags & 1 << 27:  # notify: ask for the text
             self.send_clipboard(struct.pack(">I", 1 << 25 | 1))
         elif flags & 1 << 25 and self.offered is not None:  # request
-            text = self.offered.encode() + b"\0"
-            self.send_clipboard(struct.pack(">I", 1 << 28 | 1) + zlib.compress(struct.pack(">I", len(text)) + text))
+            self.provide(self.offered)
         elif flags & 1 << 28 and flags & 1:  # provide
             plain = zlib.decompressobj().decompress(bytes(data[4:]))
             length = struct.unpack(">I", plain[:4])[0]
@@ -105,8 +104,12 @@ class Viewer:
     def offer(self, text):
         """Our clipboard has TEXT from now on."""
         self.offered = text
-        encoded = text.encode() + b"\0"
-        self.send_clipboard(struct.pack(">I", 1 << 28 | 1) + zlib.compress(struct.pack(">I", len(encoded)) + encoded))
+        self.provide(text)
+
+    def provide(self, text):
+        encoded, stream = text.encode() + b"\0", zlib.compressobj()
+        packed = stream.compress(struct.pack(">I", len(encoded)) + encoded) + stream.flush(zlib.Z_SYNC_FLUSH)  # as viewers do
+        self.send_clipboard(struct.pack(">I", 1 << 28 | 1) + packed)
 
     def serve(self, seconds):
         """Takes what comes for SECONDS."""
