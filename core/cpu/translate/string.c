@@ -264,6 +264,7 @@ uint64_t string_run(struct context *c, const struct system_site *site)
     s.count = site->rep ? c->save[SAVE_RCX] & s.mask : 1;
     bool stop = false, ok = true;
     uint64_t value = c->save[SAVE_RAX];
+    uint32_t flags = c->saved_flags;
     while (s.count && !stop) {
         switch (site->opcode & 0xfe) {
         case 0xa4:
@@ -286,6 +287,8 @@ uint64_t string_run(struct context *c, const struct system_site *site)
             ok = string_compare(c, &s, site, value, &stop);
         }
         if (!ok) {
+            // A fault part-way finds the flags as they were before the instruction. (SDM vol. 2, CMPS, SCAS)
+            c->saved_flags = flags;
             string_write_back(c, &s, site);
             return give_up(c, site);
         }
