@@ -2,8 +2,9 @@
 // The translator's inside: the context that translated code reaches through gs, blocks, the code cache, the emitter's
 // client. How a guest instruction runs here:
 //
-//   run.c        finds the block for CS:RIP and this mode (cache.c), translating it on first use (compile.c), and
-//   enters it compile.c    decodes a trace, computes which flags live, and emits each instruction (translate_*.c)
+//   run.c        finds the block for CS:RIP and this mode (cache.c), translating it on first use, and enters it
+//   compile.c    decodes a trace, computes which flags live, and emits each instruction (translate_*.c)
+//   relocate.c   copies the translation of the same code at another address
 //   thunks.c     the few hand-written host sequences: enter, leave, slow path, commit, look-up
 //   slow.c       what the inline TLB check could not do: fills, devices, tracked pages, page crossings
 //   signal.c     kicks, and host faults inside translated code
