@@ -72,6 +72,13 @@ void trace_print(const struct trace_point *point, const char *format, ...) G_GNU
 // PATTERNS: comma separated globs. Returns how many points match.
 unsigned trace_enable(const char *patterns);
 
+// A function that leaves vector and x87 registers alone: the translator calls it while the guest's values are there.
+#ifdef __x86_64__
+#define VECTOR_FREE __attribute__((target("general-regs-only")))
+#else
+#define VECTOR_FREE
+#endif
+
 #define KiB 1024ull
 #define MiB (1024ull * KiB)
 #define GiB (1024ull * MiB)

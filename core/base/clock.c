@@ -14,20 +14,20 @@ struct clock {
     GSequence *armed;       // struct timer *, earliest first
     pthread_t thread;
     bool quit;
-    struct timer *calling; // whose callback runs now
+    struct timer *calling;     // whose callback runs now
     _Atomic unsigned sequence; // odd while RUNNING and OFFSET change
     _Atomic bool running;
     _Atomic int64_t offset; // running: host - guest; stopped: guest now
 };
 
-static int64_t host_now(clockid_t id)
+VECTOR_FREE static int64_t host_now(clockid_t id)
 {
     struct timespec t;
     clock_gettime(id, &t);
     return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-int64_t clock_now(struct clock *clock)
+VECTOR_FREE int64_t clock_now(struct clock *clock)
 {
     for (;;) {
         unsigned before = atomic_load(&clock->sequence);

@@ -86,10 +86,10 @@ static const struct msr_row rows[] = {
 
 // ---- MSRs with behaviour ------------------------------------------------------------------------------------------
 
-uint64_t vcpu_read_tsc(struct vcpu *vcpu)
+VECTOR_FREE uint64_t vcpu_read_tsc(struct vcpu *vcpu)
 {
-    uint64_t now = (uint64_t)clock_now(vcpu->set->host.clock);
-    return (uint64_t)((unsigned __int128)now * vcpu->set->tsc_khz / 1000000) + vcpu->tsc_offset;
+    uint64_t now = (uint64_t)clock_now(vcpu->set->host.clock), khz = vcpu->set->tsc_khz;
+    return now / 1000000 * khz + now % 1000000 * khz / 1000000 + vcpu->tsc_offset;
 }
 
 static bool read_tsc(struct vcpu *v, uint32_t msr, uint64_t *value)

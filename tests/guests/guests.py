@@ -2,6 +2,7 @@
 """The table of guests. One row: a name, what it shows, and a function that drives the guest and returns the evidence."""
 import hashlib
 import os
+import re
 import subprocess
 from collections import namedtuple
 
@@ -307,3 +308,77 @@ def old_kernels(guest):
     old_kernel(guest, 0x201, 0x9000, "-dHIGH")
     old_kernel(guest, 0x202, 0x9000)
     return "kernel, initial RAM disk and command line by checksum, four ways"
+
+
+# ---- Page tables ----
+def paging_kernel(guest):
+    here = os.path.dirname(os.path.abspath(__file__))
+    elf = guest.path("paging")
+    compiler = os.environ.get("CC", "gcc").split()
+    steps = [["nasm", "-f", "elf64", "-o", elf + ".asm.o", os.path.join(here, "paging.asm")],
+             [*compiler, "-m64", "-std=gnu17", "-O2", "-ffreestanding", "-mgeneral-regs-only", "-mno-red-zone", "-fno-pic",
+              "-fno-pie", "-mcmodel=small", "-fno-stack-protector", "-fcf-protection=none", "-c", "-o", elf + ".c.o",
+              os.path.join(here, "paging.c")],
+             ["ld", "-m", "elf_x86_64", "-n", "-e", "start", "-T", os.path.join(here, "kernel.ld"), "-o", elf + ".64",
+              elf + ".asm.o", elf + ".c.o"],
+             ["objcopy", "-O", "elf32-i386", elf + ".64", elf]]
+    for step in steps:
+        try:
+            subprocess.run(step, check=True, capture_output=True)
+        except FileNotFoundError as missing:
+            raise Skip(f"{missing.filename} is not installed")
+        except subprocess.CalledProcessError as error:
+            raise Failure(error.stderr.decode())
+    return elf
+
+
+def paging_run(guest, elf, line, *arguments):
+    """What the tester saw as a hash, how many accesses it checked, and what the monitor said at its end."""
+    guest.start("--memory", "64M", "--kernel", elf, "--append", line, "--device", "isa-debug-exit", "--no-reboot",
+                "--display-adapter", "none", *arguments)
+    seen = guest.expect(rb"(OK|WRONG|unexpected)([^\n]*)\n")
+    if seen[1] != b"OK":
+        raise Failure(f"{guest.engine}, {line}: {seen[0].decode().strip()}")
+    words = seen[2].decode().split()
+    guest.wait(status=0x23)
+    with open(guest.path("stderr")) as f:
+        return words[0], int(words[2], 16), f.read()
+
+
+def paging_torture(guest, seeds, rounds):
+    elf, engine, checks = paging_kernel(guest), guest.engine, 0
+    for seed in seeds:
+        hashes = set()
+        for guest.engine in {engine, "interpret"}:
+            seen, count, _ = paging_run(guest, elf, f"t {seed} {rounds}")
+            hashes.add(seen)
+            checks += count
+        if len(hashes) > 1:
+            raise Failure(f"seed {seed}: the engines saw different things")
+    guest.engine = engine
+    return elf, checks
+
+
+@row("page-tables", "live page tables edited at random, each access against a plain walk; warm address spaces by counter", 120,
+     quick=True)
+def page_tables(guest):
+    seed = int(guest.nonce[:6], 16)
+    elf, checks = paging_torture(guest, [1, seed], 6000)
+    evidence = f"{checks} accesses right, seed {seed}"
+    walks = {}
+    for switches in (10, 1010):
+        said = paging_run(guest, elf, f"s {switches}", "-v")[2]
+        walked = [re.search(rf"(\d+)  TLB fills by the {name}", said) for name in ("short walk", "full guest table walk")]
+        if not all(walked):
+            return evidence  # an engine without these counters
+        walks[switches] = sum(int(w[1]) for w in walked)
+    more = walks[1010] - walks[10]
+    if more > 100:
+        raise Failure(f"a thousand switches between two warm address spaces walked the tables {more} times")
+    return f"{evidence}; {more} walks for a thousand switches"
+
+
+@row("page-tables-long", "the same with forty seeds", 3600)
+def page_tables_long(guest):
+    first = int(guest.nonce[:6], 16)
+    return f"{paging_torture(guest, range(first, first + 40), 100000)[1]} accesses right, seeds from {first}"

@@ -24,6 +24,7 @@
 #define KEY_OSFXSR    BIT(11)
 #define KEY_AVX       BIT(12) // OSXSAVE and XCR0 allow it
 #define KEY_OSXSAVE   BIT(13)
+#define KEY_USER      BIT(14) // CPL 3: what the kernel may run, a program may not
 
 #define BLOCK_INSNS 64
 #define PAGE_CHAINS 1

@@ -23,6 +23,8 @@ uint32_t mode_key(const struct vcpu *v)
 {
     uint32_t key = 0;
     bool code64 = vcpu_code64(v);
+    if (v->cpl == 3)
+        key |= KEY_USER;
     if (v->cr0 & CR0_TS)
         key |= KEY_TS;
     if (v->cr0 & CR0_EM)

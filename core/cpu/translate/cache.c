@@ -41,7 +41,7 @@ static void *map_low(size_t size, int fd, off_t offset, int protection)
 
 static bool arena_new(struct translator *t, unsigned contexts, GError **error)
 {
-    size_t state = CONTEXT_SIZE * contexts + (8ull << JUMP_BITS);
+    size_t state = CONTEXT_SIZE * contexts + (8ull << JUMP_BITS) * FAST_KINDS;
     t->code_size = CODE_SIZE;
     t->arena_size = ALIGN_UP(state, 65536) + CODE_SIZE;
     t->memfd = memfd_create("cloche-code", MFD_CLOEXEC);
@@ -73,7 +73,7 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
 static void tables_reset(struct translator *t)
 {
     memset(t->hash, 0, sizeof t->hash);
-    for (unsigned i = 0; i < 1u << JUMP_BITS; i++)
+    for (unsigned i = 0; i < FAST_KINDS << JUMP_BITS; i++)
         __atomic_store_n(&t->jumps[i], (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
     g_hash_table_remove_all(t->pages);
     if (t->ids)

@@ -238,9 +238,9 @@ static enum engine_exit run_once(struct vcpu *v, struct context *c)
     c->noshare_at = NOT_CANONICAL;
     if (!(mode & MODE_UNSUPPORTED)) {
         uint64_t rip = mode & MODE_64 ? v->rip : (uint32_t)v->rip;
+        mode_set(c, mode);
         struct block *b = block_get(c, rip, mode | again);
         if (b) {
-            c->mode = mode;
             enter(c, b);
             if (c->exit_reason == EXIT_LINK && single)
                 note_link(c);
@@ -297,12 +297,33 @@ static bool translate_probe(GError **error)
     return true;
 }
 
+// Our side of clock_now() is vector-free; is the host's clock_gettime(), too? Seen by trying.
+static __attribute__((noinline)) bool clock_is_plain(struct clock *clock)
+{
+    uint8_t before[8][16], after[8][16];
+    memset(before, 0xa5, sizeof before);
+    __asm__ volatile("movdqu (%0), %%xmm0; movdqu 16(%0), %%xmm1; movdqu 32(%0), %%xmm2; movdqu 48(%0), %%xmm3\n"
+                     "movdqu 64(%0), %%xmm4; movdqu 80(%0), %%xmm5; movdqu 96(%0), %%xmm6; movdqu 112(%0), %%xmm7"
+                     :
+                     : "r"(before)
+                     : "memory");
+    for (unsigned n = 0; n < 1000; n++) // also across its updates
+        clock_now(clock);
+    __asm__ volatile("movdqu %%xmm0, (%0); movdqu %%xmm1, 16(%0); movdqu %%xmm2, 32(%0); movdqu %%xmm3, 48(%0)\n"
+                     "movdqu %%xmm4, 64(%0); movdqu %%xmm5, 80(%0); movdqu %%xmm6, 96(%0); movdqu %%xmm7, 112(%0)"
+                     :
+                     : "r"(after)
+                     : "memory");
+    return memcmp(before, after, sizeof before) == 0;
+}
+
 static bool translate_set_init(struct cpu_set *set, GError **error)
 {
     if (!signals_install(error) || !interpret_set_init(set, error))
         return false;
     struct translator *t = g_new0(struct translator, 1);
     set->engine_state = t;
+    t->plain_clock = set->host.clock && clock_is_plain(set->host.clock);
     // The arena holds a context for every processor that the set may have.
     unsigned count = set->count;
     set->count = VCPU_MAX;

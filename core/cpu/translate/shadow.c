@@ -160,7 +160,8 @@ static void space_return(struct context *c, struct space *s)
         struct space_fetch *f = &s->fetches[n];
         unsigned slot = fetch_slot(f->page, f->mode);
         if (good[f->table] && leaf_unchanged(&s->tables[f->table], f->page, f->leaf, false)) {
-            if (!c->fetch_info[slot].global)
+            bool same_mode = (f->mode & ~(uint32_t)MODE_AC) == c->fetch_modes[(f->mode & MODE_USER) != 0];
+            if (same_mode && !c->fetch_info[slot].global)
                 fetch_set(c, slot, f->page, f->mode, f->id, f->ram_page, false);
             n++;
         } else {

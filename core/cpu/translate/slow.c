@@ -343,7 +343,8 @@ uint64_t translate_lookup(struct context *c, uint64_t address)
     struct block *b = atomic_load(&c->kicked) || t->single ? NULL : block_near(c, address, c->mode);
     if (!b)
         return (uintptr_t)t->thunks.exit_saved;
-    __atomic_store_n(&t->jumps[address & ((1u << JUMP_BITS) - 1)], (uint64_t)(uintptr_t)b->indirect, __ATOMIC_RELAXED);
+    uint64_t *jumps = jump_table(t, c->mode & MODE_USER ? FAST_USER : c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL);
+    __atomic_store_n(&jumps[address & ((1u << JUMP_BITS) - 1)], (uint64_t)(uintptr_t)b->indirect, __ATOMIC_RELAXED);
     return (uintptr_t)b->host;
 }
 

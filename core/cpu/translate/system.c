@@ -45,13 +45,14 @@ void set_flags(struct context *c, uint64_t flags)
 uint64_t go_on(struct context *c, uint64_t rip)
 {
     struct vcpu *v = c->vcpu;
+    v->rflags = (v->rflags & ~(uint64_t)FLAG_AC) | (c->other_flags & FLAG_AC); // STAC and CLAC change only the copy
     uint32_t mode = mode_of(v);
     c->slow_host = rip;
     c->exit_reason = EXIT_LOOKUP;
     uint32_t attention = atomic_load_explicit(&v->attention, memory_order_relaxed);
     if ((mode & MODE_UNSUPPORTED) || (attention && c->interrupt_flag))
         return (uintptr_t)c->translator->thunks.exit_host;
-    c->mode = mode;
+    mode_set(c, mode);
     uint64_t host = translate_lookup(c, rip);
     return host == (uintptr_t)c->translator->thunks.exit_saved ? (uintptr_t)c->translator->thunks.exit_host : host;
 }
@@ -161,7 +162,7 @@ static uint64_t op_tsc(struct context *c, const struct system_site *site)
     struct vcpu *v = c->vcpu;
     if ((v->cr4 & CR4_TSD) && v->cpl)
         return give_up(c, site);
-    bool loaded = foreign_begin(c);
+    bool loaded = !c->translator->plain_clock && foreign_begin(c);
     uint64_t tsc = vcpu_read_tsc(v);
     foreign_end(c, loaded);
     c->save[SAVE_RAX] = (uint32_t)tsc;

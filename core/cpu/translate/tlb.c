@@ -57,6 +57,19 @@ void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, u
         c->fetch_count++;
 }
 
+void mode_set(struct context *c, uint32_t mode)
+{
+    bool user = mode & MODE_USER;
+    uint32_t plain = mode & ~(uint32_t)MODE_AC;
+    c->mode = mode;
+    if (G_LIKELY(c->fetch_modes[user] == plain))
+        return;
+    c->fetch_modes[user] = plain;
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        if (c->fetch_info[n].page != 1 && !(c->fetch_info[n].mode & MODE_USER) == !user)
+            fetch_clear(c, n);
+}
+
 void tlb_flush(struct context *c)
 {
     for (unsigned table = 0; table < FAST_TABLES; table++)

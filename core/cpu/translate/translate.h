@@ -182,6 +182,8 @@ struct context {
     uint64_t tlb_ram[FAST_TABLES][FAST_SIZE]; // ram offset of each entry's page, and TLB_* flags; UINT64_MAX: empty
     uint16_t fill_log[FAST_TABLES][FILL_LOG]; // slots of entries that are not global
     uint32_t fill_count[FAST_TABLES];         // more than FILL_LOG: any slot
+    // The modes, but for MODE_AC, of the entries in `fetch` for programs and for the kernel: all of one.
+    uint32_t fetch_modes[2];
     uint16_t fetch_log[FETCH_LOG];            // the same for fetch
     uint32_t fetch_count;
     uint64_t large_filter[4]; // bits of the large pages that the TLB may hold pieces of
@@ -294,7 +296,7 @@ struct translator {
     size_t code_limit;  // bytes of a half that may be used
     unsigned half;
     struct thunks thunks;
-    uint64_t *jumps; // host address by low bits of the guest address, shared by all vCPUs
+    uint64_t *jumps; // host address by fast_kind and low bits of the guest address, shared by all vCPUs
     struct block *blocks;
     uint32_t block_count, block_first, block_limit;
     uint32_t hash[1 << HASH_BITS];
@@ -310,9 +312,14 @@ struct translator {
     void *next_tracker_opaque;
     uint64_t features;
     bool single; // no links: every block comes back to C. For tests, which look at the state after each one
+    bool plain_clock; // reading the clock leaves the vector registers alone
 };
 
 #define JUMP_BITS 16
+static inline uint64_t *jump_table(const struct translator *t, unsigned kind)
+{
+    return t->jumps + ((size_t)kind << JUMP_BITS);
+}
 
 // cache.c
 bool translator_init(struct translator *t, struct cpu_set *set, GError **error);
@@ -374,6 +381,9 @@ void tlb_flush_space(struct context *c); // all but global entries
 void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, uint32_t id, uint64_t ram_page,
                bool global);
 void fetch_flush(struct context *c);
+// Every change of context->mode but STAC and CLAC. Jump tables and code pages are looked up by kind (program, kernel,
+// kernel with AC) only, so no entry of another mode of the same kind may stay.
+void mode_set(struct context *c, uint32_t mode);
 // The TLB may hold a piece of the page of 2^SHIFT bytes at PAGE.
 void large_note(struct context *c, uint64_t page, unsigned shift);
 void tlb_flush_page(struct context *c, uint64_t address);

@@ -105,7 +105,8 @@ static void emit_indirect(struct compiler *c)
     flags_need_saved(c);
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x2d), emit32(e, 0); // lea r13, [rip]: from which block
     emit_op_reg(e, 0, 0x0fb7, HOST_T, HOST_A);                    // movzx r14d, r15w
-    emit_op_mem(e, 0, 0xff, 4, (struct mem){NO_REG, HOST_T, 3, false, (int32_t)(uintptr_t)c->t->jumps});
+    const uint64_t *jumps = jump_table(c->t, fast_kind_of(c));
+    emit_op_mem(e, 0, 0xff, 4, (struct mem){NO_REG, HOST_T, 3, false, (int32_t)(uintptr_t)jumps});
     c->ended = true;
 }
 
