@@ -347,7 +347,8 @@ def net_gib_team(guest):
 
     try:
         start(other, "10.9.9.2", "many | busybox nc -l -p 99 >/dev/null\n"
-              "echo \"guest: got $(busybox nc -l -p 98 < /dev/null | sha256sum | cut -d' ' -f1)\"\n")
+              "(exec sleep 99999) | busybox nc -l -p 98 | sha256sum > /tmp/sum &\n"
+              "while ! [ -s /tmp/sum ]; do sleep 0.2; done\necho \"guest: got $(cut -d' ' -f1 /tmp/sum)\"\n")
         has = other.expect(rb"guest: has ([0-9a-f]{64})")[1]
         start(guest, "10.9.9.1", "cut -d' ' -f1 /proc/uptime > /tmp/t0\n"
               "(exec sleep 99999) | busybox nc 10.9.9.2 99 | sha256sum > /tmp/sum &\n"
