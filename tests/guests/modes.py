@@ -174,7 +174,7 @@ def modes(guest, adapter):
     return f"{len(MODES)} modes, every pixel as computed"
 
 
-@row("video-modes", "every kind of VGA and VBE mode by a guest of our own, against computed pictures", 200)
+@row("video-modes", "every kind of VGA and VBE mode by a guest of our own, against computed pictures", 200, quick=True)
 def video_modes(guest):
     return modes(guest, "vga")
 
