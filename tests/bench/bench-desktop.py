@@ -206,7 +206,7 @@ def run_qemu():
     with Session("1500x1000x24") as session:
         disk = animation_disk(session)
         qemu = session.start(["qemu-system-x86_64", "-accel", "tcg", "-m", "64M", "-display", "gtk", "-drive", f"file={disk},format=raw",
-                              "-name", "Animation"])
+                              "-name", "Animation,debug-threads=on"])
         window = wait_for("the animation in QEMU", lambda: moving(session, "^QEMU"), 90)
         threads = f"/proc/{qemu.pid}/task"
 

@@ -87,7 +87,7 @@ static const char *why_not(ClocheConsole *self, const char *action)
     ClocheState state = cloche_machine_get_state(self->machine);
     gboolean tray = strcmp(action, "insert") == 0 || strcmp(action, "eject") == 0;
     if (strcmp(action, "share-clipboard") == 0)
-        return _("The guest's clipboard is not shared in this version. Type Clipboard Text types a text into it.");
+        return _("The guest's clipboard is not shared with this window yet. Type Clipboard Text types a text into it.");
     if (strcmp(action, "screenshot") == 0 && !cloche_display_get_picture(self->display))
         return _("The machine shows no picture yet. Start it first.");
     if (!g_strv_contains(alive, action))
