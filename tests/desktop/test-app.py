@@ -131,7 +131,7 @@ def settings_refuse_and_save(desk):
     desk.session.activate("Cloche")
     desk.session.keys("ctrl+e")
     dialog = app.find("Settings of “Alpha”", "dialog")
-    app.click(desk.session, app.find("Memory", "label", app.find(None, "list box", dialog)))
+    app.click(desk.session, app.find("System", "label", app.find("Pages", "list box", dialog)))
     memory = app.find("Memory", "text", dialog)
     app.set_text(memory, "enormous")
     app.act("Save", "push button", dialog)
