@@ -15,7 +15,7 @@
 // A page with any bit set has no writable TLB entry; TRACK_REVOKING is set while the entries are being taken away.
 enum track_bit {
     TRACK_CODE = 1 << 0,  // translated or decoded code was made from it
-    TRACK_TABLE = 1 << 1, // a shadow page table mirrors it
+    TRACK_TABLE = 1 << 1, // page tables; unused: the translator compares them when CR3 is loaded
     TRACK_VIDEO = 1 << 2, // display damage is collected from it
     TRACK_DIRTY = 1 << 3, // migration and incremental snapshots
     TRACK_COW = 1 << 4,   // a live snapshot has not copied it yet
