@@ -116,6 +116,9 @@ void machine_destroy(struct machine *machine)
     cpu_set_free(machine->cpus);
     machine->cpus = NULL;
     clock_stop(machine->clock);
+    // Nobody reads the maps any more: they are not made anew for each device that goes, from regions that are gone.
+    address_space_begin(machine->memory);
+    address_space_begin(machine->ports);
     free_devices(machine);
     drop_requests(machine);
     pci_bus_free(machine->pci);

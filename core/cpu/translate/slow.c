@@ -127,19 +127,11 @@ static uint64_t leave_to_interpret(struct context *c, const struct slow_site *si
     return (uintptr_t)c->translator->thunks.interpret_saved;
 }
 
-// Does an x87 exception wait? It comes before the page fault of the next x87 or MMX instruction.
-static bool x87_pending(const struct context *c)
-{
-    uint16_t status = c->vcpu->xsave.fsw;
-    if (c->vector_loaded)
-        __asm__ volatile("fnstsw %0" : "=a"(status));
-    return status & 0x80;
-}
-
-// A page fault goes straight to the guest's handler where nothing else can come first (misaligned vectors).
+// A page fault goes straight to the guest's handler where nothing else can come first or changes with it: not of
+// misaligned vectors, nor of x87 (an exception may wait) and MMX (the top of the stack moves).
 static uint64_t slow_fault(struct context *c, const struct slow_site *site, const struct target *t)
 {
-    if (t->page_fault && site->size < 16 && !x87_pending(c)) {
+    if (t->page_fault && site->size < 16 && !(site->use & USE_X87)) {
         uint64_t go = event_deliver(c, EXCEPTION_PF, t->error, site_rip(c, site));
         if (go) {
             c->vcpu->cr2 = c->slow_address; // in long mode: 64-bit code, or below 4 GiB

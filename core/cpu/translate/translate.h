@@ -239,7 +239,9 @@ struct block {
     uint32_t second_next; // next block that ends in that page
 };
 
-#define USE_SHARED 4 // in slow_site.use: a check for several accesses
+// In slow_site.use:
+#define USE_SHARED 4 // a check for several accesses
+#define USE_X87    8 // of an x87 or MMX instruction
 
 // One access that can leave the inline path; lies in the code cache behind its stub.
 struct slow_site {
@@ -247,7 +249,7 @@ struct slow_site {
     uint32_t copy;   // out-of-line copy of the access, ends in a commit
     uint32_t after;  // first host instruction of the next guest instruction
     uint16_t size;
-    uint8_t use;    // USE_READ | USE_WRITE
+    uint8_t use;    // USE_READ | USE_WRITE | ...
     uint8_t kind;   // enum fast_kind
     uint16_t guest; // offset of the instruction in its block
     uint8_t length;

@@ -356,7 +356,7 @@ void translate_plain(struct compiler *c)
             bool bit_string = is_bit_string(i);
             if (bit_string)
                 move_to_bit(c);
-            check_begin(c, f->memory_size, f->memory_use);
+            check_begin(c, f->memory_size, f->memory_use | (f->x87 ? USE_X87 : 0));
             if (bit_string)
                 emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, (struct mem){HOST_A, HOST_D, 0, false, 0});
         }
