@@ -290,8 +290,9 @@ static u64 access(unsigned what, bool user, u64 address, u64 value)
     return user ? run_user(address, value, USER_CODE + (u64)(code[what] - user_begin)) : probes[what](address, value);
 }
 
-// One access against the walk. The space must be clean.
-static void check(u64 page, unsigned what, bool user)
+// One access against the walk. The space must be clean. True: it edited a table through a mapping of it, so that the
+// space is not clean any more.
+static bool check(u64 page, unsigned what, bool user)
 {
     bool ac = (cr4 & 0x200000) && !user && chance(2);
     u64 address = page | (what == FETCH ? RET_OFFSET : chance(511) * 8ull);
@@ -299,10 +300,10 @@ static void check(u64 page, unsigned what, bool user)
     bool data = in_data(w.physical), edits = false;
     u64 value = (u64)chance(1u << 30) << 32 | (u64)chance(1u << 30) << 1;
     if (w.ok && what == FETCH && !data)
-        return;
+        return false;
     if (w.ok && what == WRITE && !data) {
         if (!in_pool(w.physical) || !(w.physical & 4095)) // the kernel's own entry stays
-            return;
+            return false;
         value = random_entry((u64 *)w.physical); // an edit through a mapping of the table
         edits = true;
     }
@@ -321,7 +322,7 @@ static void check(u64 page, unsigned what, bool user)
                   : what == WRITE ? "fault of a write"
                                   : "fault of a fetch",
                   address, &w, got);
-        return;
+        return false;
     }
     if (fault_seen)
         wrong("fault where none should be", address, &w, got);
@@ -337,13 +338,14 @@ static void check(u64 page, unsigned what, bool user)
     if (edits) {
         for (unsigned n = 0; n < SPACES; n++)
             dirty[n] = true;
-        return;
+        return true;
     }
     for (unsigned n = 0; n < w.levels; n++)
         if (!(*w.entries[n] & A))
             wrong("A is not set", address, &w, n);
     if (what == WRITE && !(*w.entries[w.levels - 1] & D))
         wrong("D is not set", address, &w, got);
+    return false;
 }
 
 // ---- Edits --------------------------------------------------------------------------------------------------------
@@ -431,8 +433,8 @@ static void edit_exactly(void)
         for (unsigned k = 0; k < w.levels; k++)
             through |= w.entries[k] == at;
         // Below a new table everything was unknown to the TLB, unless the walk meets an edited entry twice.
-        if (through && w.entries[w.levels - 1] == at)
-            check(page, chance(3) == 0 ? WRITE : READ, chance(2));
+        if (through && w.entries[w.levels - 1] == at && check(page, chance(3) == 0 ? WRITE : READ, chance(2)))
+            return;
     }
 }
 
