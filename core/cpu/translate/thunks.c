@@ -158,6 +158,32 @@ static void emit_call_c(struct emitter *e, const struct thunks *t, uintptr_t fun
     emit_step_if_kicked(e, t, function == (uintptr_t)translate_slow);
 }
 
+// On to the host address in RAX, with HOST_A from slow_host; RAX and the flags are the guest's again. The flags come from
+// the saved copy.
+static void emit_go_on(struct emitter *e)
+{
+    emit_mov_reg(e, HOST_T, HOST_RAX);
+    emit_flags_from_saved(e);
+    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
+    emit_restore_registers(e);
+    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+}
+
+// Calls C and goes on as it says, where the host flags are the guest's and stay.
+static void emit_call_with_flags(struct emitter *e, const struct thunks *t, uintptr_t function)
+{
+    emit_save_registers(e);
+    emit8(e, 0x9c); // pushfq
+    emit_alu_imm(e, EMIT_W, 5, HOST_RSP, 8);
+    emit_call_c(e, t, function);
+    emit_alu_imm(e, EMIT_W, 0, HOST_RSP, 8);
+    emit8(e, 0x9d); // popfq
+    emit_mov_reg(e, HOST_T, HOST_RAX);
+    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
+    emit_restore_registers(e);
+    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+}
+
 // C tells where to go on; HOST_A comes from slow_host.
 static void emit_slow(struct emitter *e, struct thunks *t)
 {
@@ -167,11 +193,7 @@ static void emit_slow(struct emitter *e, struct thunks *t)
     emit_save_registers(e);
     emit_call_c(e, t, (uintptr_t)translate_slow);
     t->slow_return = emit_here(e);
-    emit_mov_reg(e, HOST_T, HOST_RAX);
-    emit_flags_from_saved(e); // for the handler of an exception; the way back into a check has none in the host
-    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
-    emit_restore_registers(e);
-    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+    emit_go_on(e); // flags: for the handler of an exception; the way back into a check has none in the host
 }
 
 // After the out-of-line copy: host flags are the guest's and stay.
@@ -179,16 +201,7 @@ static void emit_commit(struct emitter *e, struct thunks *t)
 {
     t->commit = emit_here(e);
     emit_store(e, HOST_T, MEM_CONTEXT(slow_site));
-    emit_save_registers(e);
-    emit8(e, 0x9c); // pushfq
-    emit_alu_imm(e, EMIT_W, 5, HOST_RSP, 8);
-    emit_call_c(e, t, (uintptr_t)translate_commit);
-    emit_alu_imm(e, EMIT_W, 0, HOST_RSP, 8);
-    emit8(e, 0x9d); // popfq
-    emit_mov_reg(e, HOST_T, HOST_RAX);
-    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
-    emit_restore_registers(e);
-    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+    emit_call_with_flags(e, t, (uintptr_t)translate_commit);
 }
 
 static void emit_lookup(struct emitter *e, struct thunks *t)
@@ -199,11 +212,7 @@ static void emit_lookup(struct emitter *e, struct thunks *t)
     emit_save_registers(e);
     emit_mov_reg(e, HOST_RSI, HOST_A);
     emit_call_c(e, t, (uintptr_t)translate_jump);
-    emit_mov_reg(e, HOST_T, HOST_RAX);
-    emit_flags_from_saved(e);
-    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
-    emit_restore_registers(e);
-    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+    emit_go_on(e);
 }
 
 // Host flags are the guest's and stay.
@@ -212,16 +221,7 @@ static void emit_link_miss(struct emitter *e, struct thunks *t)
     t->link = emit_here(e);
     emit_store(e, HOST_A, MEM_CONTEXT(slow_host));
     emit_store(e, HOST_T, MEM_CONTEXT(link_site));
-    emit_save_registers(e);
-    emit8(e, 0x9c); // pushfq
-    emit_alu_imm(e, EMIT_W, 5, HOST_RSP, 8);
-    emit_call_c(e, t, (uintptr_t)translate_link);
-    emit_alu_imm(e, EMIT_W, 0, HOST_RSP, 8);
-    emit8(e, 0x9d); // popfq
-    emit_mov_reg(e, HOST_T, HOST_RAX);
-    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
-    emit_restore_registers(e);
-    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+    emit_call_with_flags(e, t, (uintptr_t)translate_link);
 }
 
 // HOST_A comes from slow_host; flags and registers as the helper left them.
@@ -231,11 +231,7 @@ static void emit_system(struct emitter *e, struct thunks *t)
     emit_store(e, HOST_T, MEM_CONTEXT(slow_site));
     emit_save_registers(e);
     emit_call_c(e, t, (uintptr_t)translate_system_op);
-    emit_mov_reg(e, HOST_T, HOST_RAX);
-    emit_flags_from_saved(e);
-    emit_load(e, HOST_A, MEM_CONTEXT(slow_host));
-    emit_restore_registers(e);
-    emit_op_reg(e, 0, 0xff, 4, HOST_T);
+    emit_go_on(e);
 }
 
 static void emit_vector(struct emitter *e, struct thunks *t)
