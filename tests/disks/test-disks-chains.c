@@ -319,10 +319,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    use_memory_files();
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return run_suite(suite());
 }

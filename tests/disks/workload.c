@@ -191,3 +191,13 @@ char *command_output(const char *format, ...)
     const char *argv[] = {"/bin/sh", "-c", line, NULL};
     return g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out, NULL, NULL, NULL) ? out : NULL;
 }
+
+int run_suite(Suite *suite)
+{
+    use_memory_files();
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failures = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failures != 0;
+}

@@ -3,6 +3,8 @@
 #ifndef CLOCHE_TESTS_WORKLOAD_H
 #define CLOCHE_TESTS_WORKLOAD_H
 
+#include <check.h>
+
 #include "disks/disk.h"
 
 struct workload {
@@ -29,6 +31,8 @@ void workload_end(struct workload *w);
 // Puts temporary files into memory where the host can: what is tested here does not depend on real disks, and syncs are
 // slow.
 void use_memory_files(void);
+// What main() of a disk test returns: runs all of SUITE, which it takes, with temporary files in memory.
+int run_suite(Suite *suite);
 // Runs a command; returns its exit status. Output goes to /dev/null unless it fails where SHOW.
 int run_command(bool show, const char *format, ...) G_GNUC_PRINTF(2, 3);
 char *command_output(const char *format, ...) G_GNUC_PRINTF(1, 2);
