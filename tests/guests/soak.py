@@ -3,10 +3,11 @@
 import os
 import random
 import re
+import shutil
 import subprocess
 import time
 
-from debian import command, image, log_in
+from debian import check_disk, command, image, log_in
 from guests import CHECKS, KERNEL64, row
 from harness import Failure, need
 import initramfs
@@ -120,3 +121,64 @@ def engines(guest):
             raise Failure(f"round {i + 1}: a wrong checksum")
     guest.wait()
     return " -> ".join(order[:n + 1]) + ": checksums right, powered off"
+
+
+class Carried:
+    """One guest carried on by one monitor after the other, each with the next of ENGINES."""
+
+    def __init__(self, guest, engines):
+        self.guest, self.engines, self.loads = guest, engines, 0
+        guest.engine = engines[0]
+        guest.start(*guest.arguments)
+
+    def next(self):
+        """State and memory are written out, the monitor ends, one with the next engine goes on."""
+        guest, folder = self.guest, self.guest.path(f"state{self.loads}")
+        os.mkdir(folder)
+        guest.control(("stop", {}), ("x-cloche-write-state", {"folder": folder}), ("quit", {}))
+        while guest.pump():
+            pass
+        if guest.process.wait() != 0:
+            guest.fail(f"after {self.loads} loads: the monitor ended badly")
+        self.loads += 1
+        kept = guest.output, guest.position, guest.deadline
+        guest.close()
+        guest.engine = self.engines[self.loads % len(self.engines)]
+        guest.start(*guest.arguments, "--load-state", folder)
+        guest.output, guest.position, guest.deadline = kept
+        guest.control(("query-status", {}))
+        shutil.rmtree(folder)
+
+
+@row("debian-engines", "Debian boots from disk, saved and loaded every 500 ms, by translate and interpret in turn", 3600)
+def debian_engines(guest):
+    """ENGINES: the order; ENGINES_CPUS (1)."""
+    disk, cpus = guest.path("disk.qcow2"), int(os.environ.get("ENGINES_CPUS", "1"))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image(), "-F", "raw", disk], check=True)
+    guest.arguments = ["--memory", "256M", "--cpus", cpus, "--cpu", "x86-64-v3", "--disk", f"{disk},interface=virtio",
+                       "--control", guest.path("control")]
+    carried = Carried(guest, os.environ.get("ENGINES", "translate interpret").split())
+    while b"clochetest login: " not in guest.output:
+        if time.monotonic() > guest.deadline:
+            guest.fail(f"no login prompt after {carried.loads} loads")
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            if not guest.pump(0.05):
+                guest.fail(f"the monitor ended after {carried.loads} loads")
+        carried.next()
+    if guest.engine == "interpret":
+        carried.next()
+    boot = carried.loads
+    log_in(guest)
+    command(guest, "head -c 5000000 /dev/urandom >/root/data")
+    checksum = re.search("[0-9a-f]{64}", command(guest, "sha256sum /root/data"))[0]
+    broken = command(guest, "dmesg >/tmp/log; echo complaints=$(grep -ciE 'BUG:|oops|general protection|segfault|I/O error' /tmp/log)")
+    if "complaints=0" not in broken:
+        raise Failure(f"after {boot} loads the guest's kernel complains: " + command(guest, "tail -n 20 /tmp/log"))
+    guest.send("poweroff\r")
+    guest.wait()
+    raw = guest.path("disk.img")
+    subprocess.run(["qemu-img", "check", "-q", disk], check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
+    check_disk(guest, raw, checksum)
+    return f"{boot} loads to the login prompt, {cpus} processors, disk and fsck clean"
