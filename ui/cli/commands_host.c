@@ -90,6 +90,18 @@ static void complete_machine(struct cli *cli, const char *prefix)
         print_matching(((struct machine_entry *)entries->pdata[i])->name, prefix);
 }
 
+static void complete_group(struct cli *cli, const char *prefix)
+{
+    GPtrArray *entries = cli_library(cli, NULL) ? library_entries(cli->library) : NULL;
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    for (unsigned i = 0; entries && i < entries->len; i++) {
+        struct machine_entry *entry = entries->pdata[i];
+        char *group = entry->config ? config_get(entry->config, "Machine", "group") : g_strdup("");
+        if (g_hash_table_add(seen, group) && group[0])
+            print_matching(group, prefix);
+    }
+}
+
 static void complete_settings(const char *prefix)
 {
     for (size_t i = 0; i < options_count; i++) {
@@ -109,6 +121,10 @@ static bool do_complete(struct cli *cli, GError **error)
         complete_command(words, count);
     if (!command)
         return true;
+    if (strcmp(words[count - 2], "--group") == 0) {
+        complete_group(cli, prefix);
+        return true;
+    }
     if (g_str_has_prefix(prefix, "--")) {
         for (const struct cli_option *option = command->options; option && option->name; option++) {
             g_autofree char *text = g_strconcat("--", option->name, NULL);
