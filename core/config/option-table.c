@@ -87,7 +87,8 @@ const struct option options_table[] = {
      .title = "Group",
      .since = 1,
      .live = true,
-     .help = "Machines of one group are shown together in the library."},
+     .help = "Machines of one group are shown together in the library, and `clochectl start --group` and its like "
+             "treat them as one."},
     {.group = "Machine",
      .key = "template",
      .type = OPTION_BOOL,

@@ -186,6 +186,20 @@ def linked_clone(desk):
     desk.shot("library-clone")
 
 
+def group_as_one(desk):
+    app = desk.app
+    for name in ("Alpha", "Beta"):
+        desk.session.run(os.path.join(BUILD, "clochectl"), "set", name, "group=Pair")
+    app.find("Pair", "label")
+    time.sleep(0.5)  # the rows move down
+    for pointed, item, state in (("Beta", "Start All in Group", "Running"), ("Alpha", "Shut Down All in Group", "Off")):
+        desk.session.activate("Cloche")
+        app.click(desk.session, app.find(pointed, "label"), 3)
+        app.act(item, "menu item")
+        for name in ("Alpha", "Beta"):
+            app.find(f"{name}, {state}")
+
+
 def delete(desk, name):
     desk.app.click(desk.session, desk.app.find(name, "label"))
     desk.session.keys("Delete")
@@ -213,7 +227,7 @@ def delete_with_undo(desk):
 
 STEPS = [create_by_assistant, see_picture, type_into_guest, pause_and_resume, reopen_finds_running_machine, power_off,
          failure_is_explained, settings_refuse_and_save,
-         snapshots_of_a_machine_that_is_off, linked_clone, delete_with_undo]
+         snapshots_of_a_machine_that_is_off, linked_clone, group_as_one, delete_with_undo]
 
 
 def main():

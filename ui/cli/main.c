@@ -100,7 +100,8 @@ static int print_man_page(void)
         ".SH EXAMPLES\n.nf\nclochectl create demo \\-\\-memory 1G \\-\\-cpus 2 \\-\\-disk 20G \\-\\-cdrom debian.iso\n"
         "clochectl start demo\nclochectl snapshot take demo one\n"
         "clochectl clone demo copy \\-\\-linked \\-\\-snapshot one\nclochectl stop demo \\-\\-force\n"
-        "clochectl list \\-\\-json\n.fi\n.SH SEE ALSO\n.BR cloche (1),\n.BR cloche\\-vm (1),\n.BR cloche\\-disk (1),\n"
+        "clochectl start \\-\\-group farm\nclochectl list \\-\\-json\n.fi\n.SH SEE ALSO\n.BR cloche (1),\n.BR "
+        "cloche\\-vm (1),\n.BR cloche\\-disk (1),\n"
         ".BR machine.conf (5)\n");
     return CLI_OK;
 }

@@ -210,12 +210,24 @@ static gboolean popup_menu(ClocheLibraryWindow *self, GtkWidget *over, GdkEvent 
     return TRUE;
 }
 
+// Where the pointer is over WIDGET: an event of a row has the row's coordinates.
+static void position_over(GtkWidget *widget, const GdkEventButton *event, double *x, double *y)
+{
+    GdkWindow *own = gtk_widget_get_window(widget);
+    *x = event->x;
+    *y = event->y;
+    for (GdkWindow *at = event->window; at && at != own; at = gdk_window_get_effective_parent(at))
+        gdk_window_coords_to_parent(at, *x, *y, x, y);
+}
+
 static gboolean list_button(GtkWidget *widget, GdkEventButton *event, ClocheLibraryWindow *self)
 {
+    double x, y;
     if (!gdk_event_triggers_context_menu((GdkEvent *)event))
         return FALSE;
-    gpointer child = GTK_IS_LIST_BOX(widget) ? (gpointer)gtk_list_box_get_row_at_y(self->list, event->y)
-                                             : (gpointer)gtk_flow_box_get_child_at_pos(self->grid, event->x, event->y);
+    position_over(widget, event, &x, &y);
+    gpointer child = GTK_IS_LIST_BOX(widget) ? (gpointer)gtk_list_box_get_row_at_y(self->list, y)
+                                             : (gpointer)gtk_flow_box_get_child_at_pos(self->grid, x, y);
     if (!child)
         return FALSE;
     cloche_library_window_select(self, child_machine(child));

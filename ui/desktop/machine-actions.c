@@ -177,11 +177,34 @@ static void delete_machine(ClocheMachine *machine, GtkWindow *window)
     delete_dialog_ask(machine, GTK_APPLICATION_WINDOW(window), deleted);
 }
 
+// ---- All machines of a group as one: those that the request is for ----
+static void request_in_group(ClocheMachine *machine, GtkWindow *window, ClocheRequest request)
+{
+    GListModel *machines = cloche_app_get_machines(app_of(window));
+    for (guint i = 0; i < g_list_model_get_n_items(machines); i++) {
+        g_autoptr(ClocheMachine) other = g_list_model_get_item(machines, i);
+        if (g_strcmp0(cloche_machine_get_group(other), cloche_machine_get_group(machine)) == 0 &&
+            !cloche_machine_why_not(other, request))
+            cloche_machine_request(other, request, window);
+    }
+}
+
+static void start_group(ClocheMachine *machine, GtkWindow *window)
+{
+    request_in_group(machine, window, CLOCHE_REQUEST_START);
+}
+
+static void shut_down_group(ClocheMachine *machine, GtkWindow *window)
+{
+    request_in_group(machine, window, CLOCHE_REQUEST_SHUT_DOWN);
+}
+
 // ---- The table: an action, what it does, and when ----
-#define ALWAYS CLOCHE_REQUEST_COUNT
+#define ALWAYS   CLOCHE_REQUEST_COUNT
+#define IN_GROUP (CLOCHE_REQUEST_COUNT + 1)
 static const struct action {
     const char *name;
-    ClocheRequest request; // legal when this request is; ALWAYS: with any machine
+    ClocheRequest request; // legal when this request is; ALWAYS: with any machine; IN_GROUP: with one of a group
     action_fn *fn;         // NULL: the request itself
     gboolean library_only;
 } actions[] = {
@@ -193,6 +216,8 @@ static const struct action {
     {"power-off", CLOCHE_REQUEST_POWER_OFF, power_off, FALSE},
     {"reset", CLOCHE_REQUEST_RESET, reset, FALSE},
     {"take-snapshot", CLOCHE_REQUEST_SNAPSHOT, take_snapshot, FALSE},
+    {"start-group", IN_GROUP, start_group, TRUE},
+    {"shut-down-group", IN_GROUP, shut_down_group, TRUE},
     {"settings", ALWAYS, settings, FALSE},
     {"snapshots", ALWAYS, snapshots, FALSE},
     {"vnc", ALWAYS, vnc, FALSE},
@@ -221,11 +246,14 @@ static void activated(GSimpleAction *gaction, GVariant *parameter, gpointer wind
         cloche_machine_request(machine, action->request, window);
 }
 
-static gboolean legal(const struct action *action, ClocheMachine *machine)
+// NULL: it is legal.
+static const char *why_not(const struct action *action, ClocheMachine *machine)
 {
     if (!machine)
-        return FALSE;
-    return action->request == ALWAYS || !cloche_machine_why_not(machine, action->request);
+        return _("Select a machine first.");
+    if (action->request == IN_GROUP)
+        return cloche_machine_get_group(machine)[0] ? NULL : _("The machine is in no group: its settings name one.");
+    return action->request == ALWAYS ? NULL : cloche_machine_why_not(machine, action->request);
 }
 
 static void update(GtkApplicationWindow *window)
@@ -234,7 +262,7 @@ static void update(GtkApplicationWindow *window)
     for (guint i = 0; i < G_N_ELEMENTS(actions); i++) {
         GAction *action = g_action_map_lookup_action(G_ACTION_MAP(window), actions[i].name);
         if (action)
-            g_simple_action_set_enabled(G_SIMPLE_ACTION(action), legal(&actions[i], machine));
+            g_simple_action_set_enabled(G_SIMPLE_ACTION(action), !why_not(&actions[i], machine));
     }
 }
 
@@ -243,9 +271,7 @@ const char *machine_actions_why_not(GtkApplicationWindow *window, const char *na
     ClocheMachine *machine = machine_actions_get_machine(window);
     for (guint i = 0; i < G_N_ELEMENTS(actions); i++)
         if (g_str_has_prefix(name, "win.") && strcmp(name + strlen("win."), actions[i].name) == 0)
-            return !machine                       ? _("Select a machine first.")
-                   : actions[i].request == ALWAYS ? NULL
-                                                  : cloche_machine_why_not(machine, actions[i].request);
+            return why_not(&actions[i], machine);
     return NULL;
 }
 
