@@ -8,8 +8,8 @@
 
 // ---- State ----------------------------------------------------------------------------------------------------------
 
-// Upper halves that are zero are loaded as unused: with used ones, Intel's processors run SSE instructions at a fraction
-// of their speed. (Intel Optimization Manual, "Mixing AVX code with SSE code")
+// Upper halves that are zero are loaded as unused: with used ones, Intel's processors run SSE instructions at a
+// fraction of their speed. (Intel Optimization Manual, "Mixing AVX code with SSE code")
 static bool upper_halves_used(const struct vcpu *v)
 {
     if (v->xcr0 & XCR0_AVX512)
@@ -76,8 +76,7 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
         if (!known) {
             trail.gpa = walk.gpa & PAGE_MASK;
             trail.global = false;
-            if (walk.page_size > PAGE_SIZE)
-                c->huge_filled = true;
+            large_note(c, page, (unsigned)__builtin_ctzll(walk.page_size), false);
         }
     }
     const struct near_mapping *m = near_mapping_get(c, trail.gpa);
@@ -90,7 +89,7 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
     g_mutex_unlock(&t->lock);
     fetch_set(c, slot, page, mode, id, *ram_page, trail.global);
     if (known)
-        large_note(c, page, trail.shift);
+        large_note(c, page, trail.shift, trail.global);
     if (known && trail.shift && !trail.global)
         space_note_fetch(c, slot, &trail);
     return true;

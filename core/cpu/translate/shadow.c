@@ -38,7 +38,7 @@ struct space_table {
 struct space_page {
     uint64_t page, ram_page, leaf;
     uint8_t table; // index
-    uint8_t kind, flags;
+    uint8_t kind;
     uint8_t use;   // 1: in the table of reads, 2: of writes
     bool writable; // but for write tracking
 };
@@ -137,9 +137,10 @@ static void page_install(struct context *c, const struct space_page *p, unsigned
             continue;
         if (n && (!p->writable || ram_tracked(c->vcpu->set->host.ram, p->ram_page)))
             continue;
-        tlb_set(c, table, p->page, p->ram_page, p->flags | (index + 1) << TLB_NOTED);
+        tlb_set(c, table, p->page, p->ram_page, (index + 1) << TLB_NOTED);
         c->counters.shadow_hits++;
     }
+    large_note(c, p->page, c->space->tables[p->table].shift, false);
 }
 
 static void space_return(struct context *c, struct space *s)
@@ -163,6 +164,7 @@ static void space_return(struct context *c, struct space *s)
             bool same_mode = (f->mode & ~(uint32_t)MODE_AC) == c->fetch_modes[(f->mode & MODE_USER) != 0];
             if (same_mode && !c->fetch_info[slot].global)
                 fetch_set(c, slot, f->page, f->mode, f->id, f->ram_page, false);
+            large_note(c, f->page, s->tables[f->table].shift, false);
             n++;
         } else {
             *f = s->fetches[--s->fetch_count];
@@ -260,7 +262,6 @@ void space_note(struct context *c, unsigned kind, uint64_t page, unsigned use, c
     p->leaf = trail->leaf;
     p->table = table;
     p->kind = (uint8_t)kind;
-    p->flags = any & (TLB_LARGE | TLB_HUGE);
     p->use |= use;
     p->writable = trail->dirty;
     for (unsigned k = 0; k < 2; k++)

@@ -70,15 +70,74 @@ void mode_set(struct context *c, uint32_t mode)
             fetch_clear(c, n);
 }
 
+// ---- Large pages ----------------------------------------------------------------------------------------------------
+//
+// INVLPG takes away every piece of a large page, and must not search for pieces where there are none: a slot names the
+// one large page of its number that was met, or says that there were several.
+
+#define LARGE_SEVERAL UINT32_MAX
+
+static uint32_t large_key(uint64_t address, unsigned shift)
+{
+    return (uint32_t)(address << 16 >> (16 + shift)) << 2 | (shift == 30 ? 3 : shift == 22 ? 2 : 1);
+}
+
+static unsigned large_slot(uint32_t key)
+{
+    return (key >> 2 ^ key >> 12 ^ key >> 22) & (LARGE_SLOTS - 1);
+}
+
+void large_note(struct context *c, uint64_t page, unsigned shift, bool global)
+{
+    if (shift <= 12)
+        return;
+    uint32_t key = large_key(page, shift), *slot = &c->large[!global][large_slot(key)];
+    *slot = *slot == 0 || *slot == key ? key : LARGE_SEVERAL;
+    c->large_any[!global] = true;
+}
+
+static void large_forget(struct context *c, bool global)
+{
+    if (!c->large_any[!global])
+        return;
+    for (unsigned n = 0; n < LARGE_SLOTS; n++)
+        c->large[!global][n] = 0;
+    c->large_any[!global] = false;
+}
+
+static void flush_pieces(struct context *c, uint64_t address, unsigned shift)
+{
+    uint64_t size = BIT(shift), base = address & ~(size - 1);
+    unsigned first = base >> PAGE_SHIFT & (FAST_SIZE - 1), count = (unsigned)MIN(size >> PAGE_SHIFT, FAST_SIZE);
+    for (unsigned table = 0; table < FAST_TABLES; table++)
+        for (unsigned slot = first; slot < first + count; slot++)
+            if (c->tlb[table][slot].tag - base < size)
+                entry_clear(c, table, slot);
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        if (c->fetch_info[n].page - base < size)
+            fetch_clear(c, n);
+    c->counters.large_searches++;
+}
+
+static void flush_large(struct context *c, uint64_t address)
+{
+    static const uint8_t shifts[] = {21, 22, 30};
+    for (unsigned n = 0; n < G_N_ELEMENTS(shifts); n++) {
+        uint32_t key = large_key(address, shifts[n]), slot = large_slot(key);
+        uint32_t global = c->large[0][slot], other = c->large[1][slot];
+        if (global == key || global == LARGE_SEVERAL || other == key || other == LARGE_SEVERAL)
+            flush_pieces(c, address, shifts[n]);
+    }
+}
+
 void tlb_flush(struct context *c)
 {
     for (unsigned table = 0; table < FAST_TABLES; table++)
         table_flush(c, table, true);
     fetch_flush(c);
     near_mappings_drop(c);
-    for (unsigned n = 0; n < G_N_ELEMENTS(c->large_filter); n++)
-        c->large_filter[n] = 0;
-    c->huge_filled = false;
+    large_forget(c, true);
+    large_forget(c, false);
     spaces_forget(c);
     c->counters.flushes++;
 }
@@ -97,41 +156,7 @@ void tlb_flush_space(struct context *c)
                 fetch_clear(c, n);
     }
     c->fetch_count = 0;
-}
-
-static unsigned large_bit(uint64_t address)
-{
-    return (address >> 21 ^ address >> 29) & 255;
-}
-
-void large_note(struct context *c, uint64_t page, unsigned shift)
-{
-    unsigned bit = large_bit(page);
-    if (shift <= 12)
-        return;
-    c->huge_filled |= shift == 30;
-    c->large_filter[bit >> 6] |= BIT(bit & 63);
-    if (shift == 22) { // either half
-        bit = large_bit(page ^ BIT(21));
-        c->large_filter[bit >> 6] |= BIT(bit & 63);
-    }
-}
-
-// INVLPG of a large page takes away every piece of it.
-static void flush_pieces(struct context *c, uint64_t address)
-{
-    for (unsigned table = 0; table < FAST_TABLES; table++)
-        for (unsigned slot = 0; slot < FAST_SIZE; slot++) {
-            uint64_t ram = c->tlb_ram[table][slot];
-            if (ram == UINT64_MAX || !(ram & (TLB_LARGE | TLB_HUGE)))
-                continue;
-            uint64_t size = ram & TLB_HUGE ? GiB : 4 * MiB;
-            if (((c->tlb[table][slot].tag ^ address) & ~(size - 1)) == 0)
-                entry_clear(c, table, slot);
-        }
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        if (((c->fetch_info[n].page ^ address) & ~(GiB - 1)) == 0)
-            fetch_clear(c, n);
+    large_forget(c, false);
 }
 
 void tlb_flush_page(struct context *c, uint64_t address)
@@ -144,9 +169,8 @@ void tlb_flush_page(struct context *c, uint64_t address)
     for (unsigned n = 0; n < G_N_ELEMENTS(modes); n++)
         if (c->fetch_info[fetch_slot(page, modes[n])].page == page)
             fetch_clear(c, fetch_slot(page, modes[n]));
-    unsigned bit = large_bit(address);
-    if (c->huge_filled || (c->large_filter[bit >> 6] >> (bit & 63) & 1))
-        flush_pieces(c, address);
+    if (c->large_any[0] || c->large_any[1])
+        flush_large(c, address);
 }
 
 void tlb_revoke(struct context *c, uint64_t ram_offset)
@@ -180,10 +204,7 @@ void tlb_fill(struct context *c, unsigned kind, uint64_t page, uint64_t ram_page
               const struct trail *trail)
 {
     unsigned slot = page >> PAGE_SHIFT & (FAST_SIZE - 1), flags = trail->global ? TLB_GLOBAL : 0, use = 0;
-    if (trail->shift > 12) {
-        flags |= trail->shift == 30 ? TLB_HUGE : TLB_LARGE;
-        large_note(c, page, trail->shift);
-    }
+    large_note(c, page, trail->shift, trail->global);
     for (unsigned n = 0; n < 2; n++) {
         unsigned table = fast_table(kind, n);
         uint64_t tag = c->tlb[table][slot].tag, old = c->tlb_ram[table][slot];

@@ -41,10 +41,10 @@ static inline unsigned fast_table(unsigned kind, bool write)
 // Low bits of context.tlb_ram.
 enum {
     TLB_GLOBAL = 1 << 0, // stays when CR3 is loaded
-    TLB_LARGE = 1 << 1,  // a piece of a page of 2 or 4 MiB
-    TLB_HUGE = 1 << 2,   // of one of 1 GiB
     TLB_NOTED = 4,       // shift of 1 + index in the space's list of pages; 0: not there
 };
+
+#define LARGE_SLOTS 1024
 
 #define FETCH_BITS 12
 #define FETCH_SIZE (1u << FETCH_BITS)
@@ -93,6 +93,7 @@ enum mode_bit {
     X(walks, "TLB fills by the full guest table walk")                                                                 \
     X(flushes, "TLB flushes")                                                                                          \
     X(revocations, "page write revocations")                                                                           \
+    X(large_searches, "searches for the pieces of a large page")                                                       \
     X(mmio, "device accesses")                                                                                         \
     X(shared_misses, "shared checks that failed")                                                                      \
     X(shared_refused, "shared checks that cannot hold")                                                                \
@@ -154,7 +155,7 @@ struct context {
     uint64_t save[12]; // thunks: rax, rcx, rdx, rsi, rdi, r8-r11
     uint64_t slow_address, slow_site, slow_host, slow_value;
     uint64_t link_site, jump_from;
-    uint64_t noshare_at; // see translator.single: where the next block is one without shared checks
+    uint64_t noshare_at;     // see translator.single: where the next block is one without shared checks
     uint64_t shared[SHARES]; // host addresses of what shared checks cover
     _Atomic uint64_t thread; // host thread id, 0 before the first run
     uint64_t host_flags;
@@ -184,10 +185,11 @@ struct context {
     uint32_t fill_count[FAST_TABLES];         // more than FILL_LOG: any slot
     // The modes, but for MODE_AC, of the entries in `fetch` for programs and for the kernel: all of one.
     uint32_t fetch_modes[2];
-    uint16_t fetch_log[FETCH_LOG];            // the same for fetch
+    uint16_t fetch_log[FETCH_LOG]; // the same for fetch
     uint32_t fetch_count;
-    uint64_t large_filter[4]; // bits of the large pages that the TLB may hold pieces of
-    bool huge_filled;
+    // Large pages that the TLB may hold pieces of: global ones, others. See large_note().
+    uint32_t large[2][LARGE_SLOTS];
+    bool large_any[2];
     struct space *space, *spaces; // the present one, or NULL; all
     uint32_t space_generation;
     struct translate_counters counters;
@@ -313,7 +315,7 @@ struct translator {
     ram_tracker_fn *next_tracker; // who was it before: the interpreter
     void *next_tracker_opaque;
     uint64_t features;
-    bool single; // no links: every block comes back to C. For tests, which look at the state after each one
+    bool single;      // no links: every block comes back to C. For tests, which look at the state after each one
     bool plain_clock; // reading the clock leaves the vector registers alone
 };
 
@@ -386,8 +388,8 @@ void fetch_flush(struct context *c);
 // Every change of context->mode but STAC and CLAC. Jump tables and code pages are looked up by kind (program, kernel,
 // kernel with AC) only, so no entry of another mode of the same kind may stay.
 void mode_set(struct context *c, uint32_t mode);
-// The TLB may hold a piece of the page of 2^SHIFT bytes at PAGE.
-void large_note(struct context *c, uint64_t page, unsigned shift);
+// The TLB may hold a piece of the page of 2^SHIFT bytes around PAGE, which is GLOBAL or not.
+void large_note(struct context *c, uint64_t page, unsigned shift, bool global);
 void tlb_flush_page(struct context *c, uint64_t address);
 void tlb_revoke(struct context *c, uint64_t ram_offset);
 
