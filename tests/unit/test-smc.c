@@ -95,6 +95,62 @@ __asm__(".pushsection .rodata\n"
         "program_end:\n"
         ".popsection\n");
 
+// String instructions that write code: the very next instruction, a whole function, one in the next page. EBX counts
+// what failed. A while after each change nothing is written, so that what runs is the code of its page at rest, too.
+extern const uint8_t strings[], strings_end[];
+__asm__(".pushsection .rodata\n"
+        ".globl strings, strings_end\n"
+        "strings:\n"
+        "  xor %ebx, %ebx\n"
+        "  mov $3000, %r12d\n"
+        "1: mov %r12d, pattern+1(%rip)\n"
+        "  lea pattern(%rip), %rsi\n"
+        "  lea next(%rip), %rdi\n"
+        "  mov $6, %ecx\n"
+        "  rep movsb\n"
+        "next: mov $0, %eax\n"
+        "  nop\n"
+        "  cmp %r12d, %eax\n"
+        "  je 2f\n"
+        "  inc %ebx\n"
+        "2: mov $0xc5ff, %eax\n" // inc ebp
+        "  test $1, %r12d\n"
+        "  jz 3f\n"
+        "  mov $0xcdff, %eax\n" // dec ebp
+        "3: lea function(%rip), %rdi\n"
+        "  mov $8, %ecx\n"
+        "  rep stosw\n"
+        "  movslq far(%rip), %rdi\n"
+        "  mov $2048, %ecx\n" // a page and more
+        "  rep stosw\n"
+        "  movb $0xc3, (%rdi)\n"
+        "  mov $3, %r13d\n"
+        "4: mov $1000000, %ebp\n"
+        "  call function\n"
+        "  movslq far(%rip), %rdi\n"
+        "  call *%rdi\n"
+        "  mov $1000000 + 8 + 2048, %eax\n"
+        "  test $1, %r12d\n"
+        "  jz 5f\n"
+        "  mov $1000000 - 8 - 2048, %eax\n"
+        "5: cmp %eax, %ebp\n"
+        "  je 6f\n"
+        "  inc %ebx\n"
+        "6: dec %r13d\n"
+        "  jnz 4b\n"
+        "  dec %r12d\n"
+        "  jnz 1b\n"
+        "  mov %ebx, 0x2000c\n"
+        "  movl $1, 0x20000\n"
+        "  out %al, $0xf4\n"
+        "7: jmp 7b\n"
+        "far: .long 0x30f00\n"
+        "pattern: .byte 0xb8, 0, 0, 0, 0, 0x90\n"
+        "function: .fill 16, 1, 0x90\n"
+        "  ret\n"
+        "strings_end:\n"
+        ".popsection\n");
+
 static void start(struct guest *g, unsigned index)
 {
     struct vcpu *boot = g->set->vcpu[0], *v = g->set->vcpu[index];
@@ -111,6 +167,32 @@ static void start(struct guest *g, unsigned index)
     v->gpr[RDI] = index;
     v->gpr[RSP] = 0x7000 - 0x400 * index;
 }
+
+static void strings_write_code(const char *engine)
+{
+    struct guest *g = guest_new(engine, 1);
+    guest_load(g, CODE, strings, (size_t)(strings_end - strings));
+    guest_start_long(g, CODE);
+    start(g, 0);
+    ck_assert_msg(guest_run(g, 100), "%s: no end", engine);
+    uint32_t data[4];
+    memcpy(data, guest_memory(g, DATA), sizeof data);
+    ck_assert_uint_eq(data[0], 1);
+    ck_assert_uint_eq(data[3], 0);
+    guest_free(g);
+}
+
+START_TEST(strings_translated)
+{
+    strings_write_code("translate");
+}
+END_TEST
+
+START_TEST(strings_interpreted)
+{
+    strings_write_code("interpret");
+}
+END_TEST
 
 static void torture(const char *engine, unsigned cpus)
 {
@@ -151,6 +233,8 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, translated, 0, 3);
     tcase_add_loop_test(t, interpreted, 0, 3);
+    tcase_add_test(t, strings_translated);
+    tcase_add_test(t, strings_interpreted);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

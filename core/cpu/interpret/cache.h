@@ -93,6 +93,7 @@ struct interpreter {
     struct jump_entry jump[1 << JUMP_BITS];
     struct fetch_entry fetch[2][1 << FETCH_BITS];
     struct tlb_entry tlb[TLB_KINDS][TLB_SIZE];
+    uint64_t written[64]; // a bit for each page that entries of this space let be written, by a hash of it
 };
 
 static inline struct block *block_of(const struct insn *i)

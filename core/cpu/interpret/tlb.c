@@ -27,6 +27,7 @@ void interpret_flush_tlb(struct vcpu *v)
         clear_tlbs(n);
         v->tlb_space = 1;
     }
+    memset(n->written, 0, sizeof(n->written)); // entries of other spaces match no more
     n->large_mask = n->large_address = 0;
     n->stamp = ++n->generation << 16 | n->key;
 }
@@ -47,12 +48,20 @@ void interpret_flush_page(struct vcpu *v, uint64_t linear)
     n->stamp = ++n->generation << 16 | n->key;
 }
 
+static unsigned written_bit(uintptr_t host)
+{
+    return (unsigned)((uint64_t)(host >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 52);
+}
+
 void interpret_revoke_page(struct vcpu *v, uint64_t ram_offset)
 {
     struct interpreter *n = v->interpreter;
     if (!n)
         return;
     uintptr_t page = (uintptr_t)v->set->host.ram->host + (ram_offset & PAGE_MASK);
+    unsigned bit = written_bit(page);
+    if (!(n->written[bit >> 6] >> (bit & 63) & 1))
+        return;
     for (unsigned kind = 0; kind < TLB_NONE; kind++)
         for (unsigned i = 0; i < TLB_SIZE; i++) {
             struct tlb_entry *e = &n->tlb[kind][i];
@@ -137,8 +146,11 @@ static bool translate(struct vcpu *v, uint64_t linear, unsigned access, struct p
     e->read = tag;
     e->addend = (uintptr_t)page - (linear & PAGE_MASK);
     if ((access & ACCESS_WRITE) && m->region->kind == REGION_RAM &&
-        !ram_tracked(v->set->host.ram, (uint64_t)(page - v->set->host.ram->host)))
+        !ram_tracked(v->set->host.ram, (uint64_t)(page - v->set->host.ram->host))) {
+        unsigned bit = written_bit((uintptr_t)page);
+        n->written[bit >> 6] |= BIT(bit & 63);
         e->write = tag;
+    }
     return true;
 }
 

@@ -111,6 +111,15 @@ bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool wri
     return t.kind == TARGET_RAM && e->tag == (address & PAGE_MASK);
 }
 
+void *tlb_tracked_host(struct context *c, uint64_t address, unsigned kind, uint64_t *ram_offset)
+{
+    struct target t;
+    if (!target_find_short(c, address, kind, true, &t) || t.kind != TARGET_TRACKED)
+        return NULL;
+    *ram_offset = t.ram_offset;
+    return t.host;
+}
+
 // ---- The slow path --------------------------------------------------------------------------------------------------
 
 enum pending_kind { PENDING_NONE, PENDING_TRACKED, PENDING_DEVICE, PENDING_CROSSING };

@@ -151,13 +151,36 @@ static uint64_t piece(const struct string *s, uint64_t room1, uint64_t room2)
     return MIN(s->count, MIN(room1, room2) / s->size);
 }
 
+// Writes the rest of a watched page at once, from the string at SI or, without SOURCE, VALUE.
+static bool string_write_tracked(struct context *c, struct string *s, bool source, uint64_t value)
+{
+    struct ram *ram = c->vcpu->set->host.ram;
+    uint64_t room = PAGE_SIZE - (s->di & ~PAGE_MASK), room_source = room, ram_offset;
+    const uint8_t *from = source ? string_host(c, s, s->si, false, &room_source) : NULL;
+    uint8_t *to = s->backwards || (source && !from) ? NULL : tlb_tracked_host(c, s->di, s->kind, &ram_offset);
+    uint64_t n = to ? piece(s, room, room_source) : 0;
+    if (!n)
+        return false;
+    c->counters.tracked_writes++;
+    bool loaded = foreign_begin(c);
+    ram_write_begin(ram, ram_offset, n * s->size);
+    if (source)
+        move(to, from, n, s->size, false);
+    else
+        fill(to, value, n, s->size);
+    ram_write_end(ram, ram_offset, n * s->size);
+    foreign_end(c, loaded);
+    advance(s, n, source, true);
+    return true;
+}
+
 static bool string_move(struct context *c, struct string *s)
 {
     uint64_t room1, room2;
     const uint8_t *from = string_host(c, s, s->si, false, &room1);
     uint8_t *to = from ? string_host(c, s, s->di, true, &room2) : NULL;
     if (!to)
-        return false;
+        return from && string_write_tracked(c, s, true, 0);
     uint64_t n = piece(s, room1, room2);
     if (n) {
         from = string_host(c, s, s->si, false, &room1); // both may share a TLB slot
@@ -179,7 +202,7 @@ static bool string_store(struct context *c, struct string *s, uint64_t value)
     uint64_t room;
     uint8_t *to = string_host(c, s, s->di, true, &room);
     if (!to)
-        return false;
+        return string_write_tracked(c, s, false, value);
     uint64_t n = piece(s, room, room);
     if (n && !s->backwards) {
         fill(to, value, n, s->size);

@@ -173,16 +173,86 @@ void tlb_flush_page(struct context *c, uint64_t address)
         flush_large(c, address);
 }
 
-void tlb_revoke(struct context *c, uint64_t ram_offset)
+// ---- Which entries let a page of RAM be written ---------------------------------------------------------------------
+
+static unsigned writers_bucket(uint64_t ram_page)
 {
-    ram_offset &= PAGE_MASK;
+    return (unsigned)((ram_page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 52) & (WRITERS - 1);
+}
+
+static uint64_t *writer_ram(struct context *c, unsigned writer)
+{
+    return &c->tlb_ram[fast_table((writer - 1) / FAST_SIZE, true)][(writer - 1) % FAST_SIZE];
+}
+
+// What is not there any more makes room.
+static void writers_tidy(struct context *c, unsigned bucket)
+{
+    for (unsigned n = 0; n < WRITERS_WAYS; n++) {
+        unsigned writer = c->writers[bucket][n];
+        uint64_t ram = writer ? *writer_ram(c, writer) : UINT64_MAX;
+        if (ram == UINT64_MAX || writers_bucket(ram & PAGE_MASK) != bucket)
+            c->writers[bucket][n] = 0;
+    }
+}
+
+static bool writer_put(struct context *c, unsigned bucket, unsigned writer)
+{
+    uint16_t *known = c->writers[bucket], *room = NULL;
+    for (unsigned n = WRITERS_WAYS; n-- > 0;) {
+        if (known[n] == writer)
+            return true;
+        if (!known[n])
+            room = &known[n];
+    }
+    if (room)
+        *room = (uint16_t)writer;
+    return room != NULL;
+}
+
+static void writer_note(struct context *c, unsigned table, unsigned slot, uint64_t ram_page)
+{
+    unsigned bucket = writers_bucket(ram_page), writer = 1 + table / 2 * FAST_SIZE + slot;
+    if (c->writers[bucket][0] == WRITERS_MANY || writer_put(c, bucket, writer))
+        return;
+    writers_tidy(c, bucket);
+    if (!writer_put(c, bucket, writer))
+        c->writers[bucket][0] = WRITERS_MANY;
+}
+
+// All entries are looked at; those of the bucket's other pages are noted again.
+static void revoke_by_scan(struct context *c, unsigned bucket, uint64_t ram_page)
+{
+    for (unsigned n = 0; n < WRITERS_WAYS; n++)
+        c->writers[bucket][n] = 0;
     for (unsigned kind = 0; kind < FAST_KINDS; kind++) {
         unsigned table = fast_table(kind, true);
-        for (unsigned slot = 0; slot < FAST_SIZE; slot++)
-            if ((c->tlb_ram[table][slot] & PAGE_MASK) == ram_offset)
+        for (unsigned slot = 0; slot < FAST_SIZE; slot++) {
+            uint64_t ram = c->tlb_ram[table][slot];
+            if ((ram & PAGE_MASK) == ram_page)
                 entry_clear(c, table, slot);
+            else if (ram != UINT64_MAX && writers_bucket(ram & PAGE_MASK) == bucket)
+                writer_note(c, table, slot, ram & PAGE_MASK);
+        }
     }
+}
+
+void tlb_revoke(struct context *c, uint64_t ram_offset)
+{
+    uint64_t ram_page = ram_offset & PAGE_MASK;
+    unsigned bucket = writers_bucket(ram_page);
     c->counters.revocations++;
+    if (c->writers[bucket][0] == WRITERS_MANY) {
+        revoke_by_scan(c, bucket, ram_page);
+        return;
+    }
+    for (unsigned n = 0; n < WRITERS_WAYS; n++) {
+        unsigned writer = c->writers[bucket][n];
+        if (!writer || (*writer_ram(c, writer) & PAGE_MASK) != ram_page)
+            continue;
+        entry_clear(c, fast_table((writer - 1) / FAST_SIZE, true), (writer - 1) % FAST_SIZE);
+        c->writers[bucket][n] = 0;
+    }
 }
 
 void tlb_set(struct context *c, unsigned table, uint64_t page, uint64_t ram_page, unsigned flags)
@@ -198,6 +268,8 @@ void tlb_set(struct context *c, unsigned table, uint64_t page, uint64_t ram_page
     e->tag = page;
     e->host = (uint64_t)(uintptr_t)c->vcpu->set->host.ram->host + ram_page;
     c->tlb_ram[table][slot] = ram_page | flags;
+    if (table & 1)
+        writer_note(c, table, slot, ram_page);
 }
 
 void tlb_fill(struct context *c, unsigned kind, uint64_t page, uint64_t ram_page, bool write, bool writable,

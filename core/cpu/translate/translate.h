@@ -49,6 +49,10 @@ enum {
 #define FETCH_BITS 12
 #define FETCH_SIZE (1u << FETCH_BITS)
 
+#define WRITERS      4096
+#define WRITERS_WAYS 4
+#define WRITERS_MANY 0xffff
+
 #define FILL_LOG  256
 #define FETCH_LOG 128
 
@@ -183,6 +187,8 @@ struct context {
     uint64_t tlb_ram[FAST_TABLES][FAST_SIZE]; // ram offset of each entry's page, and TLB_* flags; UINT64_MAX: empty
     uint16_t fill_log[FAST_TABLES][FILL_LOG]; // slots of entries that are not global
     uint32_t fill_count[FAST_TABLES];         // more than FILL_LOG: any slot
+    // By a hash of the ram page: where write tables may have it, 1 + kind * FAST_SIZE + slot; or WRITERS_MANY first.
+    uint16_t writers[WRITERS][WRITERS_WAYS];
     // The modes, but for MODE_AC, of the entries in `fetch` for programs and for the kernel: all of one.
     uint32_t fetch_modes[2];
     uint16_t fetch_log[FETCH_LOG]; // the same for fetch
@@ -402,6 +408,9 @@ uint64_t translate_link(struct context *c);
 
 // Fills the entry of ADDRESS if it is plain memory and allowed. False: leave it to the interpreter.
 bool tlb_fill_plain(struct context *c, uint64_t address, unsigned kind, bool write);
+// Where ADDRESS lies and may be written between ram_write_begin() and ram_write_end(), if its page is watched. NULL: it
+// is not, or that takes longer to find out.
+void *tlb_tracked_host(struct context *c, uint64_t address, unsigned kind, uint64_t *ram_offset);
 
 // walk.c
 // What a short walk met: the entries above the leaf, and the leaf in its table.
