@@ -79,6 +79,7 @@ static void tables_reset(struct translator *t)
     if (t->ids)
         g_hash_table_remove_all(t->ids);
     t->generation++;
+    fetch_slots_forget(t);
     donors_forget(t);
 }
 

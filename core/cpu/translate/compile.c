@@ -359,7 +359,8 @@ static void emit_indirect_entry(struct compiler *c, uint16_t live)
         emit_op_reg(e, EMIT_W, 0x3b, HOST_A, HOST_T);
     }
     emit_jcc(e, 5, c->t->thunks.lookup);
-    emit_op_mem(e, 0, 0x81, 7, MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(c->page, c->mode)));
+    emit_op_mem(e, 0, 0x81, 7,
+                MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(c->t, c->page, c->mode)));
     e->at -= 4;
     reloc_note(e, RELOC_FETCH);
     e->at += 4;
@@ -563,7 +564,8 @@ static void check_second_page(struct compiler *c)
     uint64_t next = c->page + PAGE_SIZE;
     c->i = &c->insns[0];
     flags_clobber(c);
-    emit_op_mem(&c->e, 0, 0x81, 7, MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(next, c->mode)));
+    emit_op_mem(&c->e, 0, 0x81, 7,
+                MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(c->t, next, c->mode)));
     emit32(&c->e, code_page_id(c->t, next, c->mode, c->second_page));
     stub_new(c, STUB_LOOKUP, emit_jcc_forward(&c->e, 5))->target = c->address;
 }
@@ -652,7 +654,7 @@ void link_make(struct translator *t, const struct link_site *site, struct block 
             return; // made before, to another page that is mapped there in another address space
         const uint8_t *miss = check + size;
         emit_op_mem(&e, 0, 0x81, 7,
-                    MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(page, target->mode)));
+                    MEM_CONTEXT_AT(offsetof(struct context, fetch) + 4 * fetch_slot(t, page, target->mode)));
         emit32(&e, target->page_id);
         emit_jcc(&e, 5, miss);
         if (site->live)

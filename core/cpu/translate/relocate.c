@@ -122,7 +122,7 @@ static void apply(struct context *c, struct block *b, const struct reloc *r, uin
         break;
     }
     case RELOC_FETCH: {
-        int32_t disp = (int32_t)(offsetof(struct context, fetch) + 4 * fetch_slot(b->address & PAGE_MASK, b->mode));
+        int32_t disp = (int32_t)(offsetof(struct context, fetch) + 4 * fetch_slot(t, b->address & PAGE_MASK, b->mode));
         memcpy(at, &disp, 4);
         memcpy(at + 4, &b->page_id, 4);
         break;

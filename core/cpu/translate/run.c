@@ -53,7 +53,7 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
 {
     struct vcpu *v = c->vcpu;
     uint64_t page = address & PAGE_MASK;
-    unsigned slot = fetch_slot(page, mode);
+    unsigned slot = fetch_slot(c->translator, page, mode);
     if (c->fetch_info[slot].page == page && c->fetch_info[slot].mode == mode) {
         *ram_page = c->fetch_info[slot].ram_page;
         return true;

@@ -159,7 +159,7 @@ static void space_return(struct context *c, struct space *s)
     }
     for (unsigned n = 0; n < s->fetch_count;) {
         struct space_fetch *f = &s->fetches[n];
-        unsigned slot = fetch_slot(f->page, f->mode);
+        unsigned slot = fetch_slot(c->translator, f->page, f->mode);
         if (good[f->table] && leaf_unchanged(&s->tables[f->table], f->page, f->leaf, false)) {
             bool same_mode = (f->mode & ~(uint32_t)MODE_AC) == c->fetch_modes[(f->mode & MODE_USER) != 0];
             if (same_mode && !c->fetch_info[slot].global)

@@ -324,7 +324,7 @@ uint64_t translate_commit(struct context *c)
 static struct block *block_near(struct context *c, uint64_t address, uint32_t mode)
 {
     uint32_t plain = mode & ~(uint32_t)MODE_NOSHARE;
-    const struct fetch_info *i = &c->fetch_info[fetch_slot(address & PAGE_MASK, plain)];
+    const struct fetch_info *i = &c->fetch_info[fetch_slot(c->translator, address & PAGE_MASK, plain)];
     uint64_t ram_page = i->ram_page;
     if (i->page != (address & PAGE_MASK) || i->mode != plain) {
         bool loaded = foreign_begin(c);

@@ -26,50 +26,6 @@ static void table_flush(struct context *c, unsigned table, bool global)
     c->fill_count[table] = 0;
 }
 
-static void fetch_clear(struct context *c, unsigned slot)
-{
-    c->fetch[slot] = 0;
-    c->fetch_info[slot].page = 1;
-    c->fetch_info[slot].global = false;
-}
-
-void fetch_flush(struct context *c)
-{
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        fetch_clear(c, n);
-    c->fetch_count = 0;
-}
-
-void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, uint32_t id, uint64_t ram_page,
-               bool global)
-{
-    struct fetch_info *i = &c->fetch_info[slot];
-    c->fetch[slot] = id;
-    i->page = page;
-    i->mode = mode;
-    i->global = global;
-    i->ram_page = ram_page;
-    if (global)
-        return;
-    if (c->fetch_count < FETCH_LOG)
-        c->fetch_log[c->fetch_count] = (uint16_t)slot;
-    if (c->fetch_count <= FETCH_LOG)
-        c->fetch_count++;
-}
-
-void mode_set(struct context *c, uint32_t mode)
-{
-    bool user = mode & MODE_USER;
-    uint32_t plain = mode & ~(uint32_t)MODE_AC;
-    c->mode = mode;
-    if (G_LIKELY(c->fetch_modes[user] == plain))
-        return;
-    c->fetch_modes[user] = plain;
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        if (c->fetch_info[n].page != 1 && !(c->fetch_info[n].mode & MODE_USER) == !user)
-            fetch_clear(c, n);
-}
-
 // ---- Large pages ----------------------------------------------------------------------------------------------------
 //
 // INVLPG takes away every piece of a large page, and must not search for pieces where there are none: a slot names the
@@ -113,9 +69,7 @@ static void flush_pieces(struct context *c, uint64_t address, unsigned shift)
         for (unsigned slot = first; slot < first + count; slot++)
             if (c->tlb[table][slot].tag - base < size)
                 entry_clear(c, table, slot);
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        if (c->fetch_info[n].page - base < size)
-            fetch_clear(c, n);
+    fetch_flush_range(c, base, size);
     c->counters.large_searches++;
 }
 
@@ -146,16 +100,7 @@ void tlb_flush_space(struct context *c)
 {
     for (unsigned table = 0; table < FAST_TABLES; table++)
         table_flush(c, table, false);
-    if (c->fetch_count <= FETCH_LOG) {
-        for (unsigned n = 0; n < c->fetch_count; n++)
-            if (!c->fetch_info[c->fetch_log[n]].global)
-                fetch_clear(c, c->fetch_log[n]);
-    } else {
-        for (unsigned n = 0; n < FETCH_SIZE; n++)
-            if (!c->fetch_info[n].global)
-                fetch_clear(c, n);
-    }
-    c->fetch_count = 0;
+    fetch_flush_space(c);
     large_forget(c, false);
 }
 
@@ -165,10 +110,7 @@ void tlb_flush_page(struct context *c, uint64_t address)
     uint64_t page = address & PAGE_MASK;
     for (unsigned table = 0; table < FAST_TABLES; table++)
         entry_clear(c, table, slot);
-    static const uint32_t modes[] = {MODE_USER, 0, MODE_AC};
-    for (unsigned n = 0; n < G_N_ELEMENTS(modes); n++)
-        if (c->fetch_info[fetch_slot(page, modes[n])].page == page)
-            fetch_clear(c, fetch_slot(page, modes[n]));
+    fetch_flush_page(c, page);
     if (c->large_any[0] || c->large_any[1])
         flush_large(c, address);
 }

@@ -7,6 +7,7 @@
 //   relocate.c   copies the translation of the same code at another address
 //   thunks.c     the few hand-written host sequences: enter, leave, slow path, commit, look-up
 //   slow.c       what the inline TLB check could not do: fills, devices, tracked pages, page crossings
+//   tlb.c, fetch.c, walk.c, shadow.c  what is mapped where
 //   signal.c     kicks, and host faults inside translated code
 //
 // Host registers in translated code: guest RAX..R12 and RSP live in the host's own; guest R13-R15 live in the context.
@@ -46,15 +47,16 @@ enum {
 
 #define LARGE_SLOTS 1024
 
-#define FETCH_BITS 12
+#define FETCH_BITS 13
 #define FETCH_SIZE (1u << FETCH_BITS)
+#define FETCH_WAYS 4 // slots that a page may get
 
 #define WRITERS      4096
 #define WRITERS_WAYS 4
 #define WRITERS_MANY 0xffff
 
 #define FILL_LOG  256
-#define FETCH_LOG 128
+#define FETCH_LOG 512
 
 // ---- Modes: everything that changes what code means -----------------------------------------------------------------
 
@@ -310,8 +312,9 @@ struct translator {
     struct block *blocks;
     uint32_t block_count, block_first, block_limit;
     uint32_t hash[1 << HASH_BITS];
-    GHashTable *pages; // ram page -> struct code_page
-    GHashTable *ids;   // of mapped code pages
+    GHashTable *pages;                // ram page -> struct code_page
+    GHashTable *ids;                  // of mapped code pages
+    uint64_t fetch_pages[FETCH_SIZE]; // fetch.c: whose slot it is
     uint32_t next_page_id;
     struct fact_table *facts;
     uint32_t *donors; // relocate.c
@@ -350,13 +353,6 @@ static inline uint8_t *writable(struct translator *t, const void *executable)
 {
     return t->code_write + ((const uint8_t *)executable - t->code);
 }
-static inline unsigned fetch_slot(uint64_t page, uint32_t mode)
-{
-    // Neighbouring pages stay neighbours: their numbers share cache lines.
-    uint64_t group = (page >> (PAGE_SHIFT + 6)) << 2 | (mode & MODE_USER ? 1 : 0) | (mode & MODE_AC ? 2 : 0);
-    return (unsigned)((page >> PAGE_SHIFT & 63) | (group * 0x9e3779b97f4a7c15ull >> (64 - (FETCH_BITS - 6))) << 6);
-}
-
 // relocate.c: translator lock held.
 void donor_add(struct translator *t, const struct block *b);
 void donors_forget(struct translator *t);
@@ -388,16 +384,24 @@ void tlb_fill(struct context *c, unsigned kind, uint64_t page, uint64_t ram_page
               const struct trail *trail);
 void tlb_flush(struct context *c);
 void tlb_flush_space(struct context *c); // all but global entries
-void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, uint32_t id, uint64_t ram_page,
-               bool global);
-void fetch_flush(struct context *c);
-// Every change of context->mode but STAC and CLAC. Jump tables and code pages are looked up by kind (program, kernel,
-// kernel with AC) only, so no entry of another mode of the same kind may stay.
-void mode_set(struct context *c, uint32_t mode);
 // The TLB may hold a piece of the page of 2^SHIFT bytes around PAGE, which is GLOBAL or not.
 void large_note(struct context *c, uint64_t page, unsigned shift, bool global);
 void tlb_flush_page(struct context *c, uint64_t address);
 void tlb_revoke(struct context *c, uint64_t ram_offset);
+
+// fetch.c
+// The slot of context->fetch that is PAGE's in this MODE, for all contexts, until the code cache is flushed.
+unsigned fetch_slot(struct translator *t, uint64_t page, uint32_t mode);
+void fetch_slots_forget(struct translator *t);
+void fetch_set(struct context *c, unsigned slot, uint64_t page, uint32_t mode, uint32_t id, uint64_t ram_page,
+               bool global);
+void fetch_flush(struct context *c);
+void fetch_flush_space(struct context *c);
+void fetch_flush_range(struct context *c, uint64_t start, uint64_t size);
+void fetch_flush_page(struct context *c, uint64_t page);
+// Every change of context->mode but STAC and CLAC. Jump tables and code pages are looked up by kind (program, kernel,
+// kernel with AC) only, so no entry of another mode of the same kind may stay.
+void mode_set(struct context *c, uint32_t mode);
 
 // slow.c
 uint64_t translate_slow(struct context *c);
