@@ -19,6 +19,7 @@ struct cloning {
     struct snapshot *snapshot; // or NULL: the present state
     char *folder;              // of the new machine
     struct config *config;     // of the new machine
+    char *state_folder;        // state and memory to go on from, or NULL
     struct progress *progress;
 };
 
@@ -53,6 +54,11 @@ static struct config *source_definition(struct cloning *cloning, GError **error)
     const char *folder = cloning->snapshot ? cloning->snapshot->folder : cloning->source->folder;
     g_autofree char *path = g_build_filename(folder, CONFIG_FILE, NULL);
     g_autoptr(config_t) stored = config_load(path, error);
+    g_autofree char *resume = stored ? config_get(stored, "Machine", "resume") : NULL;
+    if (cloning->snapshot && cloning->snapshot->has_state)
+        cloning->state_folder = g_strdup(folder);
+    else if (!cloning->snapshot && resume && resume[0])
+        cloning->state_folder = g_build_filename(folder, resume, NULL);
     return stored ? config_copy(stored) : NULL;
 }
 
@@ -125,25 +131,26 @@ static bool absolute_files(struct cloning *cloning, GError **error)
     return true;
 }
 
-// A snapshot's state: the same files under a second name, so that their pages are shared in the host's memory.
+// A snapshot's or saved machine's state: the same files under a second name, so that their pages are shared in the
+// host's memory.
 static bool clone_state(struct cloning *cloning, GError **error)
 {
     static const char *const names[] = {"state", "ram"};
-    g_autofree char *saved = g_build_filename(cloning->folder, "saved", NULL);
-    if (!cloning->snapshot || !cloning->snapshot->has_state)
+    g_autofree char *saved = g_build_filename(cloning->folder, SAVED_FOLDER, NULL);
+    if (!cloning->state_folder)
         return true;
     g_mkdir(saved, 0700);
     for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-        g_autofree char *from = g_build_filename(cloning->snapshot->folder, names[i], NULL);
+        g_autofree char *from = g_build_filename(cloning->state_folder, names[i], NULL);
         g_autofree char *to = g_build_filename(saved, names[i], NULL);
         if (!snapshot_link_file(from, to, error))
             return false;
     }
-    g_autofree char *from = g_build_filename(cloning->snapshot->folder, "working-set", NULL);
+    g_autofree char *from = g_build_filename(cloning->state_folder, "working-set", NULL);
     g_autofree char *to = g_build_filename(saved, "working-set", NULL);
     if (g_file_test(from, G_FILE_TEST_IS_REGULAR))
         snapshot_link_file(from, to, NULL); // a hint only
-    return config_set(cloning->config, "Machine", "resume", "saved", error);
+    return config_set(cloning->config, "Machine", "resume", SAVED_FOLDER, error);
 }
 
 // ---- The clone ----
@@ -168,6 +175,7 @@ static bool run_clone(struct cloning *cloning, GError **error)
         host_folder_remove(cloning->folder, NULL);
     config_free(cloning->config);
     g_free(cloning->folder);
+    g_free(cloning->state_folder);
     return good;
 }
 
@@ -177,8 +185,7 @@ static bool clone_present(struct cloning *cloning, GError **error)
     g_autofree char *source_folder = g_strdup(cloning->source->folder);
     int lock = machine_folder_lock(source_folder, error);
     if (lock < 0) {
-        g_prefix_error(error,
-                       "The present state of a running machine cannot be cloned; take a snapshot and clone that. ");
+        g_prefix_error(error, "The present state cannot be cloned, a snapshot can. ");
         return false;
     }
     g_autoptr(GPtrArray) list = NULL;
@@ -192,9 +199,11 @@ static bool clone_present(struct cloning *cloning, GError **error)
         cloning->snapshot = good ? snapshot_find(list, name, error) : NULL;
         good = cloning->snapshot != NULL;
     }
-    good = good && run_clone(cloning, error);
+    bool made = good && run_clone(cloning, error);
+    if (good && !made && list) // the snapshot was taken for it alone
+        snapshot_delete(source_folder, cloning->snapshot, false, cloning->library, NULL, NULL);
     close(lock);
-    return good;
+    return made;
 }
 
 bool machine_clone(struct library *library, struct machine_entry *source, const struct clone_options *options,

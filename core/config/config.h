@@ -12,6 +12,8 @@ struct config;
 struct machine_options;
 
 #define CONFIG_FILE     "machine.conf"
+#define LAST_RUN_FILE   "last-run" // what became of the last run
+#define SAVED_FOLDER    "saved"    // state and memory of a machine that was suspended
 #define CONFIG_MAX_SIZE (1 * MiB)
 
 // A definition with nothing but its version and a fresh UUID.

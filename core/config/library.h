@@ -57,6 +57,9 @@ int machine_folder_lock(const char *folder, GError **error);
 // Changes the definition under its own short lock: reads it afresh, calls EDIT, writes it.
 bool machine_folder_edit(const char *folder, bool (*edit)(struct config *config, void *opaque, GError **error),
                          void *opaque, GError **error);
+// A saved machine, or one that was about to go on from a snapshot, is off from here on: its next start boots. The lock
+// is taken meanwhile.
+bool machine_folder_discard(const char *folder, GError **error);
 // $XDG_RUNTIME_DIR/cloche/UUID, where the running machine has its socket ("control"), "pid" and logs of its life.
 // Without XDG_RUNTIME_DIR: a folder of this user in /tmp. Created (0700) when CREATE. Free with g_free().
 char *machine_runtime_folder(const char *uuid, bool create, GError **error);

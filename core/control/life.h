@@ -6,9 +6,6 @@
 #include "core/base/base.h"
 #include "core/control/client.h"
 
-#define LAST_RUN_FILE "last-run"
-#define SAVED_FOLDER  "saved"
-
 enum machine_life {
     LIFE_OFF,
     LIFE_SAVED,   // suspended to disk, or about to go on from a snapshot

@@ -9,6 +9,7 @@
 #include "core/control/client.h"
 
 #include <json-glib/json-glib.h>
+#include <signal.h>
 
 // Documented in clochectl(1).
 enum cli_status {
@@ -38,7 +39,8 @@ struct cli_command {
     const struct cli_option *options;
     bool (*run)(struct cli *cli, GError **error);
     const char *help;      // one line
-    const char *completes; // what each word is: 'm' machine, 'f' file, 's' snapshot, '-' nothing
+    const char *completes; // what each word is: 'm' machine, 's' its snapshot, 'd' its drive, 'o' a setting, 'f' file,
+                           // '-' nothing
 };
 extern const struct cli_command *const cli_tables[]; // NULL-terminated list of tables, each ended by a NULL name
 
@@ -55,6 +57,8 @@ struct cli {
 // ---- Arguments ----
 bool cli_parse(struct cli *cli, int argc, char **argv, GError **error);
 void cli_clear(struct cli *cli);
+// "take, list, ..." for "snapshot"; NULL where no command starts with that word. Free with g_free().
+char *cli_second_words(const char *first);
 const char *cli_word(struct cli *cli, unsigned index);                // NULL: not given
 const char *cli_option(struct cli *cli, const char *name);            // the last one given, or NULL
 const char *const *cli_option_all(struct cli *cli, const char *name); // NULL-terminated, never NULL
@@ -88,6 +92,9 @@ typedef bool cli_work(void *opaque, struct progress *progress, GError **error);
 bool cli_run_work(struct cli *cli, const char *title, cli_work *work, void *opaque, GError **error);
 extern struct progress *cli_interruptible; // Ctrl-C cancels this, if set
 bool cli_interrupted(void);                // Ctrl-C was pressed
+extern volatile sig_atomic_t cli_whole;    // see cli_keep_whole()
+// From here on files change, which takes a moment: the first Ctrl-C waits for its end.
+void cli_keep_whole(void);
 int cli_status_of(const GError *error);
 
 #endif

@@ -7,7 +7,7 @@
 #include "ui/cli/cli.h"
 
 extern const struct cli_command cli_define_commands[], cli_life_commands[], cli_guest_commands[], cli_watch_commands[],
-    cli_host_commands[], cli_drive_commands[], cli_snapshot_commands[], cli_archive_commands[];
+    cli_host_commands[], cli_complete_commands[], cli_drive_commands[], cli_snapshot_commands[], cli_archive_commands[];
 
 bool cli_set_pair(struct config *config, const char *pair, GError **error);
 char *cli_state(struct machine_entry *entry, struct machine_report *report);

@@ -173,6 +173,7 @@ static bool fill_definition(struct cli *cli, struct config *config, const char *
 static bool do_create(struct cli *cli, GError **error)
 {
     struct library *library = cli_library(cli, error);
+    cli_keep_whole();
     g_autofree char *folder = library ? library_create_folder(library, cli_word(cli, 0), error) : NULL;
     if (!folder)
         return false;
@@ -398,6 +399,7 @@ static bool do_set(struct cli *cli, GError **error)
     struct setting setting = {.cli = cli};
     if (report->life == LIFE_RUNNING && !(setting.client = cli_connect(cli, entry, NULL, error)))
         return false;
+    cli_keep_whole();
     bool good = machine_folder_edit(entry->folder, set_pairs, &setting, error);
     if (good && setting.client)
         say_when(cli, setting.later);
@@ -411,6 +413,7 @@ static bool do_set(struct cli *cli, GError **error)
 static bool do_rename(struct cli *cli, GError **error)
 {
     struct machine_entry *entry = cli_machine(cli, error);
+    cli_keep_whole();
     return entry && library_rename(cli->library, entry, cli_word(cli, 1), error);
 }
 
@@ -471,6 +474,7 @@ static bool do_remove(struct cli *cli, GError **error)
     if (lock < 0)
         return false;
     bool good = confirmed(cli, entry);
+    cli_keep_whole();
     if (!good)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CANCELLED,
                     "Nothing was removed; give --yes to remove without a question");

@@ -101,6 +101,7 @@ static bool do_disk_add(struct cli *cli, GError **error)
     uint64_t size;
     if (!entry)
         return false;
+    cli_keep_whole();
     int lock = machine_folder_lock(entry->folder, error); // not while it runs
     if (lock < 0)
         return false;
@@ -135,6 +136,36 @@ static bool do_disk_add(struct cli *cli, GError **error)
     return good;
 }
 
+// A disk of the machine's own, as large as SIZE or smaller.
+static bool may_resize(struct cli *cli, const char *kind, bool read_only, const char *path, uint64_t size,
+                       GError **error)
+{
+    if (strcmp(kind, "disk") != 0 || read_only) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Drive %s is %s; only writable disks change their size",
+                    cli_word(cli, 1), strcmp(kind, "disk") == 0 ? "read-only" : "no disk");
+        return false;
+    }
+    struct disk_info *info = disk_info(path, NULL, error);
+    bool good = info && (size >= info->size || cli_option(cli, "shrink"));
+    if (info && !good)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "Drive %s is larger than %s; --shrink drops what lies beyond", cli_word(cli, 1), cli_word(cli, 2));
+    disk_info_free(info);
+    return good;
+}
+
+static bool resize_stopped(struct machine_entry *entry, const char *path, const char *format, uint64_t size,
+                           GError **error)
+{
+    int lock = machine_folder_lock(entry->folder, error);
+    struct disk *disk = lock >= 0 ? disk_open(path, strcmp(format, "auto") == 0 ? NULL : format, 0, error) : NULL;
+    bool good = disk && disk_resize(disk, size, error);
+    disk_close(disk);
+    if (lock >= 0)
+        close(lock);
+    return good;
+}
+
 static bool do_disk_resize(struct cli *cli, GError **error)
 {
     struct machine_entry *entry = cli_machine(cli, error);
@@ -147,23 +178,18 @@ static bool do_disk_resize(struct cli *cli, GError **error)
                     cli_word(cli, 2));
         return false;
     }
+    g_autofree char *file = config_get(entry->config, group, "file"),
+                    *format = config_get(entry->config, group, "format"),
+                    *kind = config_get(entry->config, group, "kind");
+    g_autofree char *path = drive_path(entry, file);
+    if (!may_resize(cli, kind, config_get_bool(entry->config, group, "read-only"), path, size, error))
+        return false;
+    cli_keep_whole();
     g_autoptr(machine_report_t) report = machine_report(entry->folder, entry->uuid);
     if (report->life == LIFE_RUNNING)
         return cli_do(cli, "block_resize",
                       control_arguments("s:device", cli_word(cli, 1), "i:size", (int64_t)size, NULL), error);
-    g_autofree char *file = config_get(entry->config, group, "file"),
-                    *format = config_get(entry->config, group, "format");
-    g_autofree char *path = drive_path(entry, file);
-    struct disk *disk = disk_open(path, strcmp(format, "auto") == 0 ? NULL : format, 0, error);
-    if (!disk)
-        return false;
-    bool good = size >= disk_size(disk) || cli_option(cli, "shrink");
-    if (!good)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "Drive %s is larger than %s; --shrink drops what lies beyond", cli_word(cli, 1), cli_word(cli, 2));
-    good = good && disk_resize(disk, size, error);
-    disk_close(disk);
-    return good;
+    return resize_stopped(entry, path, format, size, error);
 }
 
 struct medium_change {
@@ -197,6 +223,7 @@ static bool change_medium(struct cli *cli, const char *file, GError **error)
                         control_arguments("s:id", cli_word(cli, 1), "s:filename", file, "b:force", force, NULL), error)
                : cli_do(cli, "eject", control_arguments("s:id", cli_word(cli, 1), "b:force", force, NULL), error)))
         return false;
+    cli_keep_whole();
     struct medium_change change = {group, file};
     return machine_folder_edit(entry->folder, change_file, &change, error);
 }
@@ -226,6 +253,7 @@ static bool do_disk_remove(struct cli *cli, GError **error)
 {
     struct machine_entry *entry = cli_machine(cli, error);
     g_autofree char *group = entry ? drive_group(entry, cli_word(cli, 1), error) : NULL;
+    cli_keep_whole();
     int lock = group ? machine_folder_lock(entry->folder, error) : -1;
     if (lock < 0)
         return false;
@@ -317,11 +345,11 @@ static const struct cli_option vnc_options[] = {
 const struct cli_command cli_drive_commands[] = {
     {"disk list", "NAME", 1, 1, NULL, do_disk_list, "lists the drives", "m"},
     {"disk add", "NAME SIZE|FILE", 2, 2, add_options, do_disk_add, "adds a drive to a stopped machine", "mf"},
-    {"disk resize", "NAME DRIVE SIZE", 3, 3, resize_options, do_disk_resize, "gives a disk another size", "m-"},
-    {"disk change", "NAME DRIVE FILE", 3, 3, force_options, do_disk_change, "puts another medium into a drive", "m-f"},
-    {"disk eject", "NAME DRIVE", 2, 2, force_options, do_disk_eject, "takes the medium out", "m-"},
+    {"disk resize", "NAME DRIVE SIZE", 3, 3, resize_options, do_disk_resize, "gives a disk another size", "md-"},
+    {"disk change", "NAME DRIVE FILE", 3, 3, force_options, do_disk_change, "puts another medium into a drive", "mdf"},
+    {"disk eject", "NAME DRIVE", 2, 2, force_options, do_disk_eject, "takes the medium out", "md"},
     {"disk remove", "NAME DRIVE", 2, 2, NULL, do_disk_remove, "takes a drive off a stopped machine; its file stays",
-     "m-"},
+     "md"},
     {"vnc", "NAME", 1, 1, vnc_options, do_vnc, "shows, starts or stops VNC; prints an ssh tunnel line", "m"},
     {NULL, NULL, 0, 0, NULL, NULL, NULL, NULL},
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// doctor, and the words for shell completion.
+// doctor.
 #include "core/config/host.h"
 #include "ui/cli/cli.h"
 #include "ui/cli/commands.h"
@@ -61,88 +61,7 @@ static bool do_doctor(struct cli *cli, GError **error)
     return true;
 }
 
-// ---- Completion: `clochectl complete WORDS...` prints what may stand in place of the last word ----
-
-static void print_matching(const char *candidate, const char *prefix)
-{
-    if (g_str_has_prefix(candidate, prefix))
-        puts(candidate);
-}
-
-static void complete_command(const char *const *words, unsigned count)
-{
-    const char *prefix = words[count - 1];
-    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    for (const struct cli_command *const *table = cli_tables; *table; table++)
-        for (const struct cli_command *command = *table; command->name; command++) {
-            const char *space = strchr(command->name, ' ');
-            g_autofree char *first = space ? g_strndup(command->name, space - command->name) : g_strdup(command->name);
-            const char *word = count == 1 ? first : space && strcmp(first, words[0]) == 0 ? space + 1 : NULL;
-            if (word && g_hash_table_add(seen, g_strdup(word)))
-                print_matching(word, prefix);
-        }
-}
-
-static void complete_machine(struct cli *cli, const char *prefix)
-{
-    GPtrArray *entries = cli_library(cli, NULL) ? library_entries(cli->library) : NULL;
-    for (unsigned i = 0; entries && i < entries->len; i++)
-        print_matching(((struct machine_entry *)entries->pdata[i])->name, prefix);
-}
-
-static void complete_group(struct cli *cli, const char *prefix)
-{
-    GPtrArray *entries = cli_library(cli, NULL) ? library_entries(cli->library) : NULL;
-    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    for (unsigned i = 0; entries && i < entries->len; i++) {
-        struct machine_entry *entry = entries->pdata[i];
-        char *group = entry->config ? config_get(entry->config, "Machine", "group") : g_strdup("");
-        if (g_hash_table_add(seen, group) && group[0])
-            print_matching(group, prefix);
-    }
-}
-
-static void complete_settings(const char *prefix)
-{
-    for (size_t i = 0; i < options_count; i++) {
-        g_autofree char *text = options_table[i].name ? g_strconcat(options_table[i].name, "=", NULL) : NULL;
-        if (text)
-            print_matching(text, prefix);
-    }
-}
-
-static bool do_complete(struct cli *cli, GError **error)
-{
-    const char *const *words = (const char *const *)cli->words->pdata;
-    unsigned count = cli->words->len, used = 0;
-    const char *prefix = words[count - 1];
-    const struct cli_command *command = count > 1 ? cli_find_command(words, count - 1, &used) : NULL;
-    if (!command || (count == 2 && used == 1))
-        complete_command(words, count);
-    if (!command)
-        return true;
-    if (strcmp(words[count - 2], "--group") == 0) {
-        complete_group(cli, prefix);
-        return true;
-    }
-    if (g_str_has_prefix(prefix, "--")) {
-        for (const struct cli_option *option = command->options; option && option->name; option++) {
-            g_autofree char *text = g_strconcat("--", option->name, NULL);
-            print_matching(text, prefix);
-        }
-        return true;
-    }
-    unsigned index = count - used - 1, last = command->completes[0] ? strlen(command->completes) - 1 : 0;
-    char kind = command->completes[MIN(index, last)];
-    if (kind == 'm')
-        complete_machine(cli, prefix);
-    else if (kind == 'o')
-        complete_settings(prefix);
-    return true;
-}
-
 const struct cli_command cli_host_commands[] = {
     {"doctor", "", 0, 0, NULL, do_doctor, "tells what this host offers: engines with the measured reason, limits", ""},
-    {"complete", "WORDS...", 1, 64, NULL, do_complete, "prints completions of the last word (for shells)", ""},
     {NULL, NULL, 0, 0, NULL, NULL, NULL, NULL},
 };

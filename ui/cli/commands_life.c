@@ -34,9 +34,19 @@ static bool begin_start(struct cli *cli, struct member *member, GError **error)
                     entry->name);
         return false;
     }
+    if (cli_option(cli, "discard") && !machine_folder_discard(entry->folder, error))
+        return false;
     g_autoptr(machine_report_t) report = machine_report(entry->folder, entry->uuid);
+    g_autoptr(GError) local = NULL;
+    if (!machine_start_process_sync(entry->folder, entry->uuid, cli_option(cli, "paused") != NULL, &local)) {
+        g_autoptr(machine_report_t) after = machine_report(entry->folder, entry->uuid);
+        bool stuck = report->life == LIFE_SAVED && after->life == LIFE_SAVED;
+        g_set_error(error, local->domain, local->code, "%s%s", local->message,
+                    stuck ? ". With --discard it boots, and what was in its memory is lost" : "");
+        return false;
+    }
     member->said = report->life == LIFE_SAVED ? "Resumed" : "Started";
-    return machine_start_process_sync(entry->folder, entry->uuid, cli_option(cli, "paused") != NULL, error);
+    return true;
 }
 
 // ---- Ending ----
@@ -288,6 +298,7 @@ static bool do_reset(struct cli *cli, GError **error)
     }
 static const struct cli_option start_options[] = {
     {"paused", NULL, "do not run the processors yet"},
+    {"discard", NULL, "boot a saved machine: what was in its memory is lost"},
     GROUP_OPTION,
     {NULL, NULL, NULL},
 };

@@ -52,6 +52,7 @@ static bool do_take(struct cli *cli, GError **error)
         return false;
     if (is_running(entry))
         return run_remote(cli, entry, "snapshot-save", name, note, "Taking", error);
+    cli_keep_whole();
     int lock = machine_folder_lock(entry->folder, error);
     if (lock < 0)
         return false;
@@ -130,6 +131,7 @@ static bool do_restore(struct cli *cli, GError **error)
     int lock = snapshot ? machine_folder_lock(entry->folder, error) : -1;
     if (lock < 0)
         return false;
+    cli_keep_whole();
     bool good = snapshot_restore(entry->folder, snapshot, error);
     close(lock);
     if (good)
@@ -172,6 +174,7 @@ static bool do_snapshot_rename(struct cli *cli, GError **error)
     struct machine_entry *entry = cli_machine(cli, error);
     g_autoptr(GPtrArray) list = entry ? snapshot_list(entry->folder) : NULL;
     struct snapshot *snapshot = list ? snapshot_find(list, cli_word(cli, 1), error) : NULL;
+    cli_keep_whole();
     return snapshot && snapshot_rename(entry->folder, snapshot, cli_word(cli, 2), cli_option(cli, "note"), error);
 }
 
@@ -211,6 +214,7 @@ static bool do_snapshot_export(struct cli *cli, GError **error)
 static bool do_template(struct cli *cli, GError **error)
 {
     struct machine_entry *entry = cli_machine(cli, error);
+    cli_keep_whole();
     return entry && machine_set_template(cli->library, entry, !cli_option(cli, "undo"), error);
 }
 
@@ -228,7 +232,11 @@ static bool do_export(struct cli *cli, GError **error)
     struct local_work work = {cli, cli_machine(cli, error), NULL, cli_word(cli, 1)};
     if (!work.entry || !cli_run_work(cli, "Exporting", export_work, &work, error))
         return false;
-    cli_say(cli, "Exported \"%s\" to %s", work.entry->name, work.path);
+    g_autoptr(machine_report_t) report = machine_report(work.entry->folder, work.entry->uuid);
+    cli_say(cli, "Exported \"%s\" to %s%s", work.entry->name, work.path,
+            report->life == LIFE_SAVED && !cli_option(cli, "snapshots")
+                ? ", without what it has saved of its memory; --snapshots takes that along"
+                : "");
     return true;
 }
 
@@ -260,11 +268,11 @@ const struct cli_command cli_snapshot_commands[] = {
     {"snapshot take", "NAME SNAPSHOT", 2, 2, note_options, do_take, "takes a snapshot; a running guest runs on", "m-"},
     {"snapshot list", "NAME", 1, 1, NULL, do_snapshot_list, "shows the tree of snapshots", "m"},
     {"snapshot restore", "NAME SNAPSHOT", 2, 2, NULL, do_restore,
-     "goes back to a snapshot; the present state is dropped", "m-"},
-    {"snapshot delete", "NAME SNAPSHOT", 2, 2, NULL, do_delete, "deletes a snapshot; what others need is merged", "m-"},
-    {"snapshot rename", "NAME SNAPSHOT NEW-NAME", 3, 3, note_options, do_snapshot_rename, "renames a snapshot", "m-"},
+     "goes back to a snapshot; the present state is dropped", "ms"},
+    {"snapshot delete", "NAME SNAPSHOT", 2, 2, NULL, do_delete, "deletes a snapshot; what others need is merged", "ms"},
+    {"snapshot rename", "NAME SNAPSHOT NEW-NAME", 3, 3, note_options, do_snapshot_rename, "renames a snapshot", "ms-"},
     {"snapshot export", "NAME SNAPSHOT NEW-MACHINE", 3, 3, NULL, do_snapshot_export,
-     "makes a machine of its own of a snapshot", "m-"},
+     "makes a machine of its own of a snapshot", "ms-"},
     {NULL, NULL, 0, 0, NULL, NULL, NULL, NULL},
 };
 

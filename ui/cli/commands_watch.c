@@ -94,13 +94,15 @@ static void add_top_row(struct cli_table *table, JsonArray *list, struct machine
 {
     double seconds = MAX(now->when - before->when, 1) / 1e6;
     double cpu = (now->cpu_ns - before->cpu_ns) / 1e7 / seconds;
+    int64_t read_rate = (now->read_bytes - before->read_bytes) / seconds,
+            write_rate = (now->written_bytes - before->written_bytes) / seconds;
     g_autofree char *percent = g_strdup_printf("%.1f", cpu), *memory = cli_size(now->resident);
-    g_autofree char *reading = cli_size((now->read_bytes - before->read_bytes) / seconds);
-    g_autofree char *writing = cli_size((now->written_bytes - before->written_bytes) / seconds);
-    g_autofree char *read_rate = g_strconcat(reading, "/s", NULL), *write_rate = g_strconcat(writing, "/s", NULL);
-    cli_table_add(table, entry->name, percent, memory, read_rate, write_rate, now->engine, NULL);
+    g_autofree char *reading = cli_size(read_rate), *writing = cli_size(write_rate);
+    g_autofree char *read_text = g_strconcat(reading, "/s", NULL), *write_text = g_strconcat(writing, "/s", NULL);
+    cli_table_add(table, entry->name, percent, memory, read_text, write_text, now->engine, NULL);
     JsonObject *object =
-        control_arguments("s:name", entry->name, "s:engine", now->engine, "i:resident-bytes", now->resident, NULL);
+        control_arguments("s:name", entry->name, "s:engine", now->engine, "i:resident-bytes", now->resident,
+                          "i:read-bytes-per-second", read_rate, "i:written-bytes-per-second", write_rate, NULL);
     json_object_set_double_member(object, "cpu-percent", cpu);
     json_array_add_object_element(list, object);
 }

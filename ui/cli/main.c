@@ -28,6 +28,21 @@ static void print_help(void)
     printf("\nEverywhere: --json for scripts, --quiet, --help; --version. Exit codes: see clochectl(1).\n");
 }
 
+// The commands that start with this word, as in "snapshot".
+static bool print_group_help(const char *first)
+{
+    g_autofree char *second = cli_second_words(first);
+    if (!second)
+        return false;
+    g_auto(GStrv) names = g_strsplit(second, ", ", -1);
+    for (char **name = names; *name; name++) {
+        unsigned used;
+        const char *const words[] = {first, *name};
+        print_command_help(cli_find_command(words, 2, &used));
+    }
+    return true;
+}
+
 // ---- clochectl(1), from the same tables ----
 
 static void print_roff(const char *text)
@@ -85,8 +100,10 @@ static int print_man_page(void)
         ".SH DESCRIPTION\nCreates, starts, changes, saves, clones and removes virtual machines. "
         "A machine is named by its name, its UUID or its folder. Each runs in a process of its own and goes on when "
         "this "
-        "program ends. Long work shows progress on a terminal; Ctrl\\-C cancels it and leaves nothing half\\-done.\n"
-        ".SH OPTIONS\n.TP\n.B \\-\\-json\nPrint JSON for scripts, errors included.\n.TP\n.B \\-\\-quiet\n"
+        "program ends. Long work shows progress on a terminal; Ctrl\\-C cancels it and leaves nothing half\\-done; "
+        "what takes a moment only is finished first.\n"
+        ".SH OPTIONS\nThese may stand before the command or after it.\n.TP\n.B \\-\\-json\nPrint JSON for scripts, "
+        "errors included.\n.TP\n.B \\-\\-quiet\n"
         "Say only what was asked for.\n.TP\n.B \\-\\-help\nExplain a command.\n.SH COMMANDS\n");
     for (const struct cli_command *const *table = cli_tables; *table; table++)
         for (const struct cli_command *command = *table; command->name; command++)
@@ -112,10 +129,14 @@ static int help(int argc, char **argv)
     if (argc == 1 && strcmp(argv[0], "--man") == 0)
         return print_man_page();
     const struct cli_command *command = argc > 0 ? cli_find_command((const char *const *)argv, argc, &used) : NULL;
-    if (command)
+    if (command) {
         print_command_help(command);
-    else
+    } else if (argc == 0) {
         print_help();
+    } else if (!print_group_help(argv[0])) {
+        fprintf(stderr, "clochectl: There is no command \"%s\"; `clochectl help` lists them\n", argv[0]);
+        return CLI_USAGE;
+    }
     return CLI_OK;
 }
 
@@ -170,6 +191,8 @@ static int run(int argc, char **argv)
 static void interrupted(int number)
 {
     static volatile sig_atomic_t times;
+    if (cli_whole && !times++)
+        return;
     if (!cli_interruptible || times++) { // twice, or nothing that could be cancelled
         signal(number, SIG_DFL);
         raise(number);
@@ -184,6 +207,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_DFL);
     signal(SIGINT, interrupted);
     signal(SIGTERM, interrupted);
+    signal(SIGHUP, interrupted);
     if (argc < 2) {
         print_help();
         return CLI_USAGE;

@@ -7,6 +7,12 @@
 #include <unistd.h>
 
 struct progress *cli_interruptible;
+volatile sig_atomic_t cli_whole;
+
+void cli_keep_whole(void)
+{
+    cli_whole = 1;
+}
 
 bool cli_interrupted(void)
 {
