@@ -13,9 +13,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CODE_SIZE  (96 * MiB)
+#define CODE_SIZE  (256 * MiB)
 #define THUNK_SIZE 4096
-#define BLOCK_MAX  (512 * 1024u)
+#define BLOCK_MAX  (1024 * 1024u)
 
 // One page of guest code under one mapping: what the fetch check of links compares.
 struct code_page {
@@ -27,7 +27,7 @@ struct code_page {
 
 static void *map_low(size_t size, int fd, off_t offset, int protection)
 {
-    for (uintptr_t at = 0x10000000; at < 0x70000000; at += 0x8000000) {
+    for (uintptr_t at = 0x10000000; at < 0x60000000; at += 0x8000000) {
         void *p = mmap((void *)at, size, protection, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, offset);
         if (p == (void *)at)
             return p;
@@ -43,9 +43,9 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
 {
     size_t state = CONTEXT_SIZE * contexts + (8ull << JUMP_BITS) * FAST_KINDS;
     t->code_size = CODE_SIZE;
-    t->arena_size = ALIGN_UP(state, 65536) + CODE_SIZE;
+    t->arena_size = ALIGN_UP(state, 65536);
     t->memfd = memfd_create("cloche-code", MFD_CLOEXEC);
-    if (t->memfd < 0 || ftruncate(t->memfd, (off_t)t->arena_size) < 0) {
+    if (t->memfd < 0 || ftruncate(t->memfd, (off_t)(t->arena_size + CODE_SIZE)) < 0) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot make the translator's memory file: %s.",
                     g_strerror(errno));
         return false;
@@ -56,9 +56,14 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
                     g_strerror(errno));
         return false;
     }
-    off_t code_at = (off_t)(t->arena_size - CODE_SIZE);
-    t->code_write = t->arena + code_at;
-    t->code = map_low(CODE_SIZE, t->memfd, code_at, PROT_READ | PROT_EXEC);
+    t->code_write = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, t->memfd, (off_t)t->arena_size);
+    if (t->code_write == MAP_FAILED) {
+        t->code_write = NULL;
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot map the translator's memory: %s.",
+                    g_strerror(errno));
+        return false;
+    }
+    t->code = map_low(CODE_SIZE, t->memfd, (off_t)t->arena_size, PROT_READ | PROT_EXEC);
     if (!t->code) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
                     "This host forbids executable shared memory (%s), which the translator needs: choose --engine "
@@ -109,7 +114,7 @@ bool translator_init(struct translator *t, struct cpu_set *set, GError **error)
         return false;
     }
     const char *kib = g_getenv("CLOCHE_CODE_CACHE_KIB"); // for tests: a cache that is full soon
-    t->code_limit = kib ? MAX(g_ascii_strtoull(kib, NULL, 10), 256) * 1024 : CODE_SIZE;
+    t->code_limit = kib ? MAX(g_ascii_strtoull(kib, NULL, 10), 256) * 1024 : MAX(set->host.ram->capacity / 4, 32 * MiB);
     t->pages = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     t->facts = fact_table_new();
     thunks_emit(t);
@@ -135,6 +140,8 @@ void translator_clear(struct translator *t)
         fact_table_free(t->facts);
     if (t->code)
         munmap(t->code, t->code_size);
+    if (t->code_write)
+        munmap(t->code_write, t->code_size);
     if (t->arena)
         munmap(t->arena, t->arena_size);
     if (t->memfd >= 0)

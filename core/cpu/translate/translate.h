@@ -292,7 +292,7 @@ struct thunks {
     uint8_t *return_end;                       // end of the code that returns from helpers into blocks
 };
 
-#define HASH_BITS    16
+#define HASH_BITS    18
 #define CONTEXT_SIZE ALIGN_UP(sizeof(struct context), 65536ull)
 
 struct translator {
