@@ -2,12 +2,14 @@
 """Drives the desktop app as a person would: a private X server with a window manager, a private session bus with the
 accessibility service, synthetic keys and clicks, and pictures of the screen to compare pixels with."""
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 os.environ.setdefault("NO_AT_BRIDGE", "0")
 
@@ -27,7 +29,8 @@ class Session:
         env.update(HOME=f"{self.root}/home", XDG_RUNTIME_DIR=f"{self.root}/run", XDG_DATA_HOME=f"{self.root}/data",
                    XDG_CONFIG_HOME=f"{self.root}/config", XDG_CACHE_HOME=f"{self.root}/cache", GDK_BACKEND="x11",
                    GTK_MODULES="gail:atk-bridge", LC_ALL="C.UTF-8", GDK_SCALE=str(self.scale), NO_AT_BRIDGE="0",
-                   GSETTINGS_BACKEND="memory", GTK_A11Y="atspi")
+                   GSETTINGS_BACKEND="memory", GTK_A11Y="atspi",
+                   CLOCHE_WATCHDOG=os.environ.get("CLOCHE_WATCHDOG", "100"))
         if self.theme:
             env["GTK_THEME"] = self.theme
         self._start_x()
@@ -216,3 +219,130 @@ class App:
         for node in self._walk(self.root):
             if self._showing(node):
                 print(node.get_role_name(), repr(self.name_of(node)), file=out)
+
+
+SHOTS = os.environ.get("SHOTS")  # a folder: tests keep pictures of their steps
+
+
+def build_folder():
+    return os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "."))
+
+
+class Desk:
+    """A session with the app running in it: what the tests do with its windows."""
+
+    def __init__(self, session):
+        self.session = session
+        self.errors = os.path.join(session.root, "stderr")
+        self.watched = 0
+
+    # ---- The app
+    def start_app(self, *arguments):
+        self.process = self.session.start([os.path.join(build_folder(), "cloche"), *arguments],
+                                          stderr=open(self.errors, "a", encoding="utf-8"))
+        self.app = App("loche")
+
+    def stop_app(self):
+        self.session.activate("Cloche")
+        self.session.keys("ctrl+q")
+        wait_for("the app to end", lambda: self.process.poll() is not None)
+
+    def shot(self, name):
+        if SHOTS:
+            time.sleep(0.4)
+            self.session.screenshot(os.path.join(SHOTS, name + ".png"))
+
+    def folder(self, name):
+        return os.path.join(self.session.root, "data", "cloche", "machines", name)
+
+    def write_machine(self, name, number, text):
+        """A machine of the library: its definition from TEXT."""
+        os.makedirs(self.folder(name))
+        head = f"[Machine]\nversion=1\nname={name}\nuuid=7f000000-0000-4000-8000-{number:012d}\n"
+        with open(os.path.join(self.folder(name), "machine.conf"), "w", encoding="utf-8") as out:
+            out.write(head + text)
+
+    # ---- Windows and their pixels
+    def window(self, title):
+        """The X window of that title."""
+        def search():
+            return self.session.run("xdotool", "search", "--onlyvisible", "--name", f"^{title}$").split()
+        return wait_for(f"the window “{title}”", search)[0]
+
+    def count(self, color, window="root"):
+        """Pixels of COLOR in an X window."""
+        return self.session.pixels(window)[2].count(bytes(color))
+
+    def wait_color(self, what, color, at_least, at_most=10**9, window="root", seconds=60):
+        return wait_for(what, lambda: at_least <= self.count(color, window) <= at_most, seconds)
+
+    # ---- A machine's console, and its row in the library
+    def console(self, name):
+        return self.app.find(f"{name} – Cloche", "frame")
+
+    def menu(self, name, item):
+        self.app.act(item, "menu item", self.console(name))
+
+    def focus_guest(self, name):
+        self.session.activate(f"{name} – Cloche")
+        self.app.click(self.session, self.app.find("Guest screen", within=self.console(name)))
+
+    def type_into(self, name, *keys):
+        self.focus_guest(name)
+        self.session.keys(*keys)
+
+    def select(self, name):
+        self.session.activate("Cloche")
+        rows = self.app.find("Machines", "list box", self.app.find("Cloche", "frame"))
+
+        def label():
+            return next((n for n in self.app._walk(rows) if n.get_role_name() == "label" and n.get_name() == name), None)
+        self.app.click(self.session, wait_for(name, label))
+
+    def library(self, keys, name):
+        self.select(name)
+        self.session.keys(keys)
+
+    def power_off(self, name):
+        self.menu(name, "Power Off…")
+        self.app.act("Power Off", "push button", self.app.find("Question", "alert"))
+        self.app.find(f"{name}, Off")
+
+    # ---- Trouble
+    def watchdog(self):
+        """What the app's watchdog has said since the last call: the main loop was busy for long."""
+        with open(self.errors, encoding="utf-8") as log:
+            lines = [line.strip() for line in log if line.startswith("watchdog:")]
+        new, self.watched = lines[self.watched:], len(lines)
+        return new
+
+    def explain(self):
+        """What a reader of a failure needs: the picture, the controls in sight, what the programs said."""
+        self.session.screenshot(os.path.join(SHOTS or "/tmp", f"failed-{os.path.basename(sys.argv[0])}.png"))
+        if hasattr(self, "app"):
+            self.app.dump()
+        print(open(self.errors, encoding="utf-8").read(), file=sys.stderr)
+        for root, _, files in os.walk(os.path.join(self.session.root, "data")):
+            for name in (f for f in files if f == "vm.log"):
+                lines = open(os.path.join(root, name), encoding="utf-8").read().split("\n")
+                print(f"{root}:", *(line for line in lines if not re.match(r" +\d+  ", line)), sep="\n", file=sys.stderr)
+
+
+def run_steps(desk, steps):
+    """Runs STEPS in turn and prints one line for each; the exit status of a test. Stops at the first failure."""
+    if SHOTS:
+        os.makedirs(SHOTS, exist_ok=True)
+    for number, step in enumerate(steps):
+        started = time.monotonic()
+        try:
+            step(desk)
+        except Exception:  # the picture and the tree tell more than the traceback
+            traceback.print_exc()
+            desk.explain()
+            print(f"{number} passed, 1 failed: {step.__name__}")
+            return 1
+        print(f"ok {step.__name__} {time.monotonic() - started:.1f} s", flush=True)
+        for line in desk.watchdog():
+            print(f"   {line}", flush=True)
+    print(f"{len(steps)} passed, 0 failed")
+    return 0

@@ -11,40 +11,23 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from driver import App, Session, wait_for  # noqa: E402
+from driver import Desk, Session, build_folder, run_steps, wait_for  # noqa: E402
 
-BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "."))
 TOP = os.path.dirname(os.path.dirname(HERE))
-SHOTS = os.environ.get("SHOTS")
 CONTROLS = {"push button", "toggle button", "check box", "radio button", "text", "password text", "combo box", "spin button",
             "list box", "table", "tree table", "slider", "drawing area", "terminal", "menu", "menu item", "check menu item",
             "radio menu item", "switch"}
 
 
-class Desk:
+class Reader(Desk):
+    """Also notes what a screen reader could not name."""
+
     def __init__(self, session):
-        self.session, self.unnamed = session, set()
-
-    def start_app(self):
-        self.process = self.session.start([os.path.join(BUILD, "cloche")], stderr=open(os.path.join(self.session.root, "stderr"), "a"))
-        self.app = App("loche")
-
-    def stop_app(self, title="Cloche"):
-        self.session.activate(title)
-        self.session.keys("ctrl+q")
-        wait_for("the app to end", lambda: self.process.poll() is not None)
-
-    def shot(self, name):
-        if SHOTS:
-            time.sleep(0.4)
-            self.session.screenshot(os.path.join(SHOTS, name + ".png"))
-
-    def folder(self, name):
-        return os.path.join(self.session.root, "data", "cloche", "machines", name)
+        super().__init__(session)
+        self.unnamed = set()
 
     def look(self, where):
         """Notes the controls in sight that have no name."""
@@ -279,10 +262,8 @@ def translated(desk):
 
 
 def main_loop_is_free(desk):
-    """What the watchdog reports is printed; more than a second is no matter of a slow host, but a call that waits."""
+    """What the watchdog reports is printed with each step; more than a second is no matter of a slow host, but a call that waits."""
     busy = [line.strip() for line in open(os.path.join(desk.session.root, "stderr"), encoding="utf-8") if line.startswith("watchdog:")]
-    for line in busy:
-        print(f"   {line}", flush=True)
     assert all(int(re.search(r"(\d+) ms", line).group(1)) < 1000 for line in busy), busy
 
 
@@ -290,27 +271,11 @@ STEPS = [create, windows, console, host_disk_full, rename_and_delete, every_cont
 
 
 def main():
-    os.environ["CLOCHE_VM"] = os.path.join(BUILD, "tests/desktop/fake-monitor")
-    os.environ.setdefault("CLOCHE_WATCHDOG", "100")
-    passed = 0
+    os.environ["CLOCHE_VM"] = os.path.join(build_folder(), "tests/desktop/fake-monitor")
     with Session() as session:
-        desk = Desk(session)
+        desk = Reader(session)
         desk.start_app()
-        for step in STEPS:
-            started = time.monotonic()
-            try:
-                step(desk)
-            except Exception:
-                traceback.print_exc()
-                session.screenshot(os.path.join(SHOTS or session.root, "failed.png"))
-                desk.app.dump()
-                print(open(os.path.join(session.root, "stderr"), encoding="utf-8").read(), file=sys.stderr)
-                print(f"{passed} passed, 1 failed: {step.__name__}")
-                return 1
-            passed += 1
-            print(f"ok {step.__name__} {time.monotonic() - started:.1f} s", flush=True)
-    print(f"{passed} passed, 0 failed")
-    return 0
+        return run_steps(desk, STEPS)
 
 
 if __name__ == "__main__":

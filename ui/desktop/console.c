@@ -263,16 +263,15 @@ static void custom_key_response(GtkDialog *dialog, int response, gpointer data)
 {
     GtkEntry *entry = g_object_get_data(G_OBJECT(dialog), "entry");
     if (response == GTK_RESPONSE_ACCEPT)
-        cloche_machine_call(CLOCHE_CONSOLE(data)->machine, "send-key",
-                            console_keys_arguments(gtk_entry_get_text(entry)), dialog_call_done, data);
+        dialog_call(CLOCHE_CONSOLE(data)->machine, "send-key", console_keys_arguments(gtk_entry_get_text(entry)), data);
     gtk_widget_destroy(GTK_WIDGET(dialog));
 }
 
 static void send_custom_key(GSimpleAction *action, GVariant *value, gpointer data)
 {
-    GtkWidget *dialog =
-        gtk_dialog_new_with_buttons(_("Send Key"), data, GTK_DIALOG_MODAL | GTK_DIALOG_USE_HEADER_BAR, _("_Cancel"),
-                                    GTK_RESPONSE_CANCEL, _("_Send"), GTK_RESPONSE_ACCEPT, NULL);
+    GtkDialogFlags flags = GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR;
+    GtkWidget *dialog = gtk_dialog_new_with_buttons(_("Send Key"), data, flags, _("_Cancel"), GTK_RESPONSE_CANCEL,
+                                                    _("_Send"), GTK_RESPONSE_ACCEPT, NULL);
     GtkWidget *entry = gtk_entry_new(), *label = gtk_label_new(_("Key names separated by spaces, held together:"));
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
     g_object_set(area, "margin", 18, "spacing", 6, NULL);
@@ -294,7 +293,7 @@ static void clipboard_arrived(GtkClipboard *clipboard, const char *text, gpointe
         json_object_set_string_member(object, "text", text);
         JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
         json_node_take_object(arguments, object);
-        cloche_machine_call(self->machine, "x-cloche-type-text", arguments, dialog_call_done, self);
+        dialog_call(self->machine, "x-cloche-type-text", arguments, GTK_WINDOW(self));
     }
     g_object_unref(self);
 }
@@ -303,6 +302,22 @@ static void type_clipboard(GSimpleAction *action, GVariant *value, gpointer data
 {
     gtk_clipboard_request_text(gtk_widget_get_clipboard(GTK_WIDGET(data), GDK_SELECTION_CLIPBOARD), clipboard_arrived,
                                g_object_ref(data));
+}
+
+static void screenshot_saved(GObject *picture, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(GOutputStream) stream = data;
+    ClocheConsole *self = g_object_get_data(G_OBJECT(stream), "console");
+    g_autoptr(GError) error = NULL;
+    if (!gdk_pixbuf_save_to_stream_finish(result, &error) || !g_output_stream_close(stream, NULL, &error)) {
+        dialog_error(GTK_WINDOW(self), _("The screenshot could not be saved"), error, NULL);
+        return;
+    }
+    const char *path = g_object_get_data(G_OBJECT(stream), "path");
+    g_autofree char *text = g_strdup_printf(_("Screenshot saved: %s"), path);
+    gtk_label_set_text(self->info_label, text);
+    gtk_info_bar_set_message_type(self->info_bar, GTK_MESSAGE_INFO);
+    gtk_info_bar_set_revealed(self->info_bar, TRUE);
 }
 
 static void screenshot(GSimpleAction *action, GVariant *value, gpointer data)
@@ -315,18 +330,19 @@ static void screenshot(GSimpleAction *action, GVariant *value, gpointer data)
     g_autofree char *safe = g_strdelimit(g_strdup(cloche_machine_get_name(self->machine)), "/", '-');
     g_autofree char *name = g_strdup_printf("%s %s.png", safe, stamp);
     g_autofree char *path = g_build_filename(folder ? folder : g_get_home_dir(), name, NULL);
+    g_autoptr(GFile) file = g_file_new_for_path(path);
     g_autoptr(GError) error = NULL;
-    if (!picture || !gdk_pixbuf_save(picture, path, "png", &error, NULL)) {
-        if (!error)
-            error =
-                g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("The machine shows no picture yet; start it first."));
-        dialog_error(GTK_WINDOW(self), _("The screenshot could not be saved"), error, NULL);
+    g_autoptr(GFileOutputStream) stream = picture ? g_file_create(file, G_FILE_CREATE_NONE, NULL, &error) : NULL;
+    if (stream) { // compressing the picture takes a while: not on the main loop
+        g_object_set_data_full(G_OBJECT(stream), "path", g_steal_pointer(&path), g_free);
+        g_object_set_data_full(G_OBJECT(stream), "console", g_object_ref(self), g_object_unref);
+        gdk_pixbuf_save_to_stream_async(picture, G_OUTPUT_STREAM(stream), "png", NULL, screenshot_saved, stream, NULL);
+        stream = NULL;
         return;
     }
-    g_autofree char *text = g_strdup_printf(_("Screenshot saved: %s"), path);
-    gtk_label_set_text(self->info_label, text);
-    gtk_info_bar_set_message_type(self->info_bar, GTK_MESSAGE_INFO);
-    gtk_info_bar_set_revealed(self->info_bar, TRUE);
+    if (!error)
+        error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, _("The machine shows no picture yet; start it first."));
+    dialog_error(GTK_WINDOW(self), _("The screenshot could not be saved"), error, NULL);
 }
 
 static void insert_medium(GSimpleAction *action, GVariant *value, gpointer data)

@@ -224,7 +224,7 @@ static void toggle_cable(GSimpleAction *action, GVariant *value, gpointer window
     JsonObject *object = json_object_new();
     json_object_set_string_member(object, "name", id);
     json_object_set_boolean_member(object, "up", !device->link);
-    cloche_machine_call(machine_of(window), "set_link", node_of(object), dialog_call_done, window);
+    dialog_call(machine_of(window), "set_link", node_of(object), window);
 }
 
 static void capture_into(gpointer window, const char *id, const char *file)
@@ -233,7 +233,7 @@ static void capture_into(gpointer window, const char *id, const char *file)
     json_object_set_string_member(object, "name", id);
     if (file)
         json_object_set_string_member(object, "file", file);
-    cloche_machine_call(machine_of(window), "x-cloche-capture", node_of(object), dialog_call_done, window);
+    dialog_call(machine_of(window), "x-cloche-capture", node_of(object), window);
 }
 
 static void capture_file_chosen(GtkNativeDialog *chooser, int response, gpointer window)

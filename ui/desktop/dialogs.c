@@ -105,12 +105,22 @@ char *format_size(guint64 bytes)
     return g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
 }
 
-void dialog_call_done(GObject *machine, GAsyncResult *result, gpointer parent)
+static void call_done(GObject *machine, GAsyncResult *result, gpointer data)
 {
+    g_autofree GWeakRef *ref = data;
+    g_autoptr(GtkWindow) parent = g_weak_ref_get(ref);
     g_autoptr(GError) error = NULL;
     JsonNode *answer = cloche_machine_call_finish(CLOCHE_MACHINE(machine), result, &error);
     if (answer)
         json_node_unref(answer);
     else if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
         dialog_error(parent, _("The machine refused"), error, NULL);
+    g_weak_ref_clear(ref);
+}
+
+void dialog_call(ClocheMachine *machine, const char *command, JsonNode *arguments, GtkWindow *parent)
+{
+    GWeakRef *ref = g_new0(GWeakRef, 1);
+    g_weak_ref_init(ref, parent);
+    cloche_machine_call(machine, command, arguments, call_done, ref);
 }

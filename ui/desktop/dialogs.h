@@ -3,6 +3,8 @@
 #ifndef CLOCHE_DESKTOP_DIALOGS_H
 #define CLOCHE_DESKTOP_DIALOGS_H
 
+#include "ui/desktop/machine-object.h"
+
 #include <gtk/gtk.h>
 
 // WHAT: one plain sentence ("The machine could not be started"). LOG: path of a log to open, or NULL.
@@ -10,8 +12,9 @@ void dialog_error(GtkWindow *parent, const char *what, const GError *error, cons
 // A modal question; ACCEPT is the verb of the button. DONE runs if it was pressed.
 void dialog_confirm(GtkWindow *parent, const char *question, const char *more, const char *accept, gboolean destructive,
                     void (*done)(gpointer data), gpointer data, GDestroyNotify destroy);
-// Ready callback for cloche_machine_call(): shows a failure over PARENT (a GtkWindow).
-void dialog_call_done(GObject *machine, GAsyncResult *result, gpointer parent);
+// Tells MACHINE one control command; takes ARGUMENTS over. A refusal is shown in a dialog over PARENT, which may be
+// gone by then.
+void dialog_call(ClocheMachine *machine, const char *command, JsonNode *arguments, GtkWindow *parent);
 // "1.5 GiB"; free with g_free().
 char *format_size(guint64 bytes);
 

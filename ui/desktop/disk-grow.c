@@ -71,7 +71,7 @@ static void carry_out(struct grow *grow)
     json_object_set_int_member(object, "size", grow->size);
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, object);
-    cloche_machine_call(grow->machine, "block_resize", node, dialog_call_done, grow->parent);
+    dialog_call(grow->machine, "block_resize", node, grow->parent);
 }
 
 // ---- The question ----

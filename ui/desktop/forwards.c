@@ -122,7 +122,7 @@ static void tell(ClocheMachine *machine, const char *card, const char *forward, 
     json_object_set_boolean_member(object, "add", add);
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, object);
-    cloche_machine_call(machine, "x-cloche-forward", node, dialog_call_done, parent);
+    dialog_call(machine, "x-cloche-forward", node, parent);
 }
 
 static void tell_what_is_only_in(ClocheMachine *machine, const char *card, const char *here, const char *there,

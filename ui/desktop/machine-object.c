@@ -13,7 +13,7 @@ static const char *const state_names[] = {
     [CLOCHE_STATE_OFF] = N_("Off"),         [CLOCHE_STATE_STARTING] = N_("Starting"),
     [CLOCHE_STATE_RUNNING] = N_("Running"), [CLOCHE_STATE_PAUSED] = N_("Paused"),
     [CLOCHE_STATE_BUSY] = N_("Working"),    [CLOCHE_STATE_SAVED] = N_("Saved"),
-    [CLOCHE_STATE_ERROR] = N_("Stopped"),   [CLOCHE_STATE_CRASHED] = N_("Crashed"),
+    [CLOCHE_STATE_ERROR] = N_("Stopped"),   [CLOCHE_STATE_CRASHED] = N_("Failed"),
     [CLOCHE_STATE_DAMAGED] = N_("Damaged"),
 };
 

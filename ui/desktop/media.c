@@ -60,7 +60,7 @@ static void call(ClocheMachine *machine, const char *command, const char *drive,
         json_object_set_boolean_member(object, "force", TRUE);
     JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(arguments, object);
-    cloche_machine_call(machine, command, arguments, dialog_call_done, parent);
+    dialog_call(machine, command, arguments, parent);
 }
 
 void media_eject(ClocheMachine *machine, const char *drive, GtkWindow *parent)

@@ -60,7 +60,12 @@ static void disconnect(GtkButton *button, struct vnc *vnc)
     json_object_set_int_member(object, "id", GPOINTER_TO_INT(g_object_get_data(G_OBJECT(button), "id")));
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, object);
-    cloche_machine_call(vnc->machine, "x-cloche-vnc-disconnect", node, dialog_call_done, vnc->dialog);
+    dialog_call(vnc->machine, "x-cloche-vnc-disconnect", node, GTK_WINDOW(vnc->dialog));
+}
+
+static int client_id(JsonObject *client)
+{
+    return (int)json_object_get_int_member_with_default(client, "x-cloche-id", 0);
 }
 
 static void add_client(struct vnc *vnc, JsonObject *client)
@@ -71,17 +76,41 @@ static void add_client(struct vnc *vnc, JsonObject *client)
                                             json_object_get_string_member_with_default(client, "service", "?"));
     GtkWidget *label = gtk_label_new(text);
     gtk_label_set_xalign(GTK_LABEL(label), 0);
-    g_object_set_data(G_OBJECT(button), "id",
-                      GINT_TO_POINTER((int)json_object_get_int_member_with_default(client, "x-cloche-id", 0)));
+    g_autofree char *name = g_strdup_printf(_("Disconnect %s"), text);
+    atk_object_set_name(gtk_widget_get_accessible(button), name);
+    g_object_set_data(G_OBJECT(button), "id", GINT_TO_POINTER(client_id(client)));
     g_signal_connect(button, "clicked", G_CALLBACK(disconnect), vnc);
     gtk_box_pack_start(GTK_BOX(row), label, TRUE, TRUE, 0);
     gtk_box_pack_start(GTK_BOX(row), button, FALSE, FALSE, 0);
     gtk_list_box_insert(GTK_LIST_BOX(vnc->clients), row, -1);
+    GtkWidget *line = gtk_widget_get_parent(row);
+    gtk_list_box_row_set_activatable(GTK_LIST_BOX_ROW(line), FALSE);
+    gtk_widget_set_can_focus(line, FALSE);
+    g_object_set_data(G_OBJECT(line), "id", GINT_TO_POINTER(client_id(client)));
+    gtk_widget_show_all(line);
 }
 
-static void destroy_child(GtkWidget *child, gpointer data)
+// Rows of clients that stay are left alone: one of their buttons may have the focus.
+static void show_clients(struct vnc *vnc, JsonArray *clients)
 {
-    gtk_widget_destroy(child);
+    g_autoptr(GHashTable) shown = g_hash_table_new(NULL, NULL), there = g_hash_table_new(NULL, NULL);
+    guint count = clients ? json_array_get_length(clients) : 0;
+    for (guint i = 0; i < count; i++)
+        g_hash_table_add(there, GINT_TO_POINTER(client_id(json_array_get_object_element(clients, i))));
+    GList *rows = gtk_container_get_children(GTK_CONTAINER(vnc->clients));
+    for (GList *row = rows; row; row = row->next) {
+        gpointer id = g_object_get_data(row->data, "id");
+        if (g_hash_table_contains(there, id))
+            g_hash_table_add(shown, id);
+        else
+            gtk_widget_destroy(row->data);
+    }
+    g_list_free(rows);
+    for (guint i = 0; i < count; i++) {
+        JsonObject *client = json_array_get_object_element(clients, i);
+        if (!g_hash_table_contains(shown, GINT_TO_POINTER(client_id(client))))
+            add_client(vnc, client);
+    }
 }
 
 static void show(struct vnc *vnc, JsonObject *data)
@@ -95,11 +124,7 @@ static void show(struct vnc *vnc, JsonObject *data)
     gtk_label_set_text(GTK_LABEL(vnc->text), text);
     gtk_widget_set_sensitive(vnc->copy, vnc->on);
     gtk_button_set_label(GTK_BUTTON(vnc->shared), vnc->on ? _("_Stop Sharing") : _("_Share"));
-    gtk_container_foreach(GTK_CONTAINER(vnc->clients), destroy_child, NULL);
-    JsonArray *clients = json_object_has_member(data, "clients") ? json_object_get_array_member(data, "clients") : NULL;
-    for (guint i = 0; clients && i < json_array_get_length(clients); i++)
-        add_client(vnc, json_array_get_object_element(clients, i));
-    gtk_widget_show_all(vnc->clients);
+    show_clients(vnc, json_object_has_member(data, "clients") ? json_object_get_array_member(data, "clients") : NULL);
 }
 
 static void known(GObject *source, GAsyncResult *result, gpointer ref)
