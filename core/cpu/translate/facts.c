@@ -285,9 +285,10 @@ static void operand_facts(struct fact *f, const ZydisDecodedOperand *o, bool is_
     if (!gpr) {
         if (class == ZYDIS_REGCLASS_SEGMENT && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
             f->class = f->class == FACT_PLAIN ? FACT_MOV_SEG : f->class;
-        if (class == ZYDIS_REGCLASS_CONTROL || class == ZYDIS_REGCLASS_DEBUG)
-            if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
-                f->class = FACT_SENSITIVE;
+        if (class == ZYDIS_REGCLASS_CONTROL && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+            f->class = FACT_MOV_CR;
+        if (class == ZYDIS_REGCLASS_DEBUG && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+            f->class = FACT_SENSITIVE;
         return;
     }
     if (o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT || o->encoding == ZYDIS_OPERAND_ENCODING_NONE) {

@@ -106,8 +106,10 @@ static uint64_t op_iret(struct context *c, const struct system_site *site)
     uint64_t rip = frame[0], flags = frame[2], rsp = frame[3];
     uint16_t cs = (uint16_t)frame[1], ss = (uint16_t)frame[4];
     unsigned cpl = cs & 3;
-    if ((flags & (FLAG_TF | FLAG_VM | FLAG_NT | FLAG_RF)) || (cpl != 0 && cpl != 3) || (ss & 3) != cpl ||
-        !vcpu_canonical(rip) || !(cs & 0xfffc) || !descriptor_load(c, cs, &d))
+    // RF holds back code breakpoints for one instruction, and there are none in translated code.
+    if ((flags & (FLAG_TF | FLAG_VM | FLAG_NT)) || ((flags & FLAG_RF) && c->translator->single) ||
+        (cpl != 0 && cpl != 3) || (ss & 3) != cpl || !vcpu_canonical(rip) || !(cs & 0xfffc) ||
+        !descriptor_load(c, cs, &d))
         return give_up(c, site);
     uint16_t attr = (uint16_t)(d >> 40) & 0xf0ff;
     if ((attr & (SEG_S | SEG_P | SEG_L | SEG_DB | 0xd)) != (SEG_S | SEG_P | SEG_L | 0x9) || SEG_DPL(attr) != cpl)
@@ -272,6 +274,20 @@ static uint64_t op_write_base(struct context *c, const struct system_site *site)
     return next(c, site);
 }
 
+// MOV to DS, ES, FS or GS in 64-bit code.
+static uint64_t op_load_segment(struct context *c, const struct system_site *site)
+{
+    struct vcpu *v = c->vcpu;
+    bool loaded = foreign_begin(c);
+    bool ok = vcpu_load_segment(v, site->rep, (uint16_t)c->slow_value);
+    foreign_end(c, loaded);
+    if (!ok)
+        return refused(c, site);
+    c->fs_base = v->seg[FS].base;
+    c->gs_base = v->seg[GS].base;
+    return go_on_after(c, site);
+}
+
 static system_op *const ops[SYSTEM_OPS] = {
     [SYSTEM_SYSCALL] = op_syscall,
     [SYSTEM_SYSRET] = op_sysret,
@@ -287,6 +303,7 @@ static system_op *const ops[SYSTEM_OPS] = {
     [SYSTEM_INVLPG] = op_invlpg,
     [SYSTEM_READ_BASE] = op_read_base,
     [SYSTEM_WRITE_BASE] = op_write_base,
+    [SYSTEM_LOAD_SEGMENT] = op_load_segment,
 };
 
 uint64_t translate_system_op(struct context *c)

@@ -13,13 +13,14 @@ enum system_op_number {
     SYSTEM_TSC,
     SYSTEM_TSCP,
     SYSTEM_STRING,
-    SYSTEM_READ_CR,  // rep: which; these and the next read into or write from slow_value
+    SYSTEM_READ_CR, // rep: which; these and the next read into or write from slow_value
     SYSTEM_WRITE_CR,
     SYSTEM_READ_MSR,
     SYSTEM_WRITE_MSR,
     SYSTEM_INVLPG,
     SYSTEM_READ_BASE, // rep: FS or GS
     SYSTEM_WRITE_BASE,
+    SYSTEM_LOAD_SEGMENT, // rep: which
     SYSTEM_OPS,
 };
 

@@ -151,22 +151,6 @@ static bool translate_string(struct compiler *c)
     return true;
 }
 
-// MOV from a segment register to a general one.
-static bool translate_mov_segment(struct compiler *c)
-{
-    const struct guest_insn *i = &c->i->insn;
-    struct emitter *e = &c->e;
-    if (i->opcode != 0x8c || i->memory || i->map != 0 || decode_operand_size(i) == 2 || (i->reg & 7) > GS)
-        return false;
-    unsigned to = i->rm < 13 ? i->rm : HOST_A;
-    emit_load(e, HOST_T, MEM_CONTEXT(vcpu));
-    emit_op_mem(e, 0, 0x0fb7, to,
-                MEM_BASE(HOST_T, (int32_t)(offsetof(struct vcpu, seg) + sizeof(struct segment) * (i->reg & 7) +
-                                           offsetof(struct segment, selector))));
-    store_guest(c, i->rm, to);
-    return true;
-}
-
 // An operation of system.c on a register NUMBER that reads into a general register through slow_value.
 static void emit_read(struct compiler *c, unsigned op, unsigned size, unsigned number, unsigned guest)
 {
@@ -184,20 +168,57 @@ static void emit_write(struct compiler *c, unsigned op, unsigned size, unsigned 
     c->stubs[c->stub_count - 1].rep = (uint8_t)number;
 }
 
+// MOV from a segment register to a general one.
+static void read_segment(struct compiler *c, unsigned number, unsigned guest, bool word)
+{
+    struct emitter *e = &c->e;
+    unsigned to = guest < 13 ? guest : HOST_A;
+    struct mem selector = MEM_BASE(HOST_T, (int32_t)(offsetof(struct vcpu, seg) + sizeof(struct segment) * number +
+                                                     offsetof(struct segment, selector)));
+    emit_load(e, HOST_T, MEM_CONTEXT(vcpu));
+    if (word && guest >= 13)
+        guest_to_host(c, guest, HOST_A);
+    emit_op_mem(e, word ? EMIT_66 : 0, word ? 0x8b : 0x0fb7, to, selector);
+    store_guest(c, guest, to);
+}
+
+static bool translate_mov_segment(struct compiler *c)
+{
+    const struct guest_insn *i = &c->i->insn;
+    unsigned number = i->reg & 7;
+    if ((i->opcode != 0x8c && i->opcode != 0x8e) || i->memory || i->map != 0 || number > GS)
+        return false;
+    if (i->opcode == 0x8c) {
+        read_segment(c, number, i->rm, decode_operand_size(i) == 2);
+        return true;
+    }
+    if (c->bits != 64 || number == CS || number == SS) // loading SS holds interrupts back
+        return false;
+    emit_write(c, SYSTEM_LOAD_SEGMENT, 8, number, i->rm);
+    c->ended = true;
+    return true;
+}
+
 static bool translate_cr(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
-    bool allowed = i->reg == 0 || (i->reg >= 2 && i->reg <= 4) || i->reg == 8;
-    if (!(c->mode & MODE_CPL0) || c->bits != 64 || i->map != 1 || i->mod != 3 || !allowed || i->lock)
+    static const int32_t plain[] = {offsetof(struct vcpu, cr0), -1, offsetof(struct vcpu, cr2),
+                                    offsetof(struct vcpu, cr3), offsetof(struct vcpu, cr4)};
+    bool memory = i->reg < G_N_ELEMENTS(plain) && plain[i->reg] >= 0;
+    if (!(c->mode & MODE_CPL0) || c->bits != 64 || i->map != 1 || i->mod != 3 || !(memory || i->reg == 8) || i->lock ||
+        (i->opcode != 0x20 && i->opcode != 0x22))
         return false;
-    if (i->opcode == 0x20)
-        emit_read(c, SYSTEM_READ_CR, 8, i->reg, i->rm);
-    else if (i->opcode == 0x22)
+    if (i->opcode == 0x22) {
         emit_write(c, SYSTEM_WRITE_CR, 8, i->reg, i->rm);
-    else
-        return false;
-    if (i->opcode == 0x22 && i->reg != 2)
-        c->ended = true;
+        c->ended = i->reg != 2;
+    } else if (memory) {
+        unsigned to = i->rm < 13 ? i->rm : HOST_A;
+        emit_load(&c->e, HOST_T, MEM_CONTEXT(vcpu));
+        emit_load(&c->e, to, MEM_BASE(HOST_T, plain[i->reg]));
+        store_guest(c, i->rm, to);
+    } else {
+        emit_read(c, SYSTEM_READ_CR, 8, i->reg, i->rm);
+    }
     return true;
 }
 
