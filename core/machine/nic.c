@@ -103,6 +103,15 @@ static void wake(struct nic *nic)
         log_error("net", "%s: the network's thread cannot be woken: %s", nic->id, g_strerror(errno));
 }
 
+// The network's thread looks at queues and back end once more before it sleeps.
+static void look_again(struct nic *nic)
+{
+    if (g_thread_self() == nic->thread)
+        atomic_store(&nic->awake, true);
+    else
+        wake(nic);
+}
+
 static struct nic_frame *frame_new(size_t length)
 {
     struct nic_frame *frame = g_malloc(sizeof *frame + MAX(length, NIC_FRAME_MIN));
@@ -204,10 +213,7 @@ void nic_receive(struct nic *nic, const uint8_t *data, size_t length)
     g_mutex_lock(&nic->lock);
     enqueue(nic, &nic->to_guest, frame);
     g_mutex_unlock(&nic->lock);
-    if (g_thread_self() == nic->thread)
-        atomic_store(&nic->awake, true); // it looks at the queue before it sleeps
-    else
-        wake(nic);
+    look_again(nic);
 }
 
 bool nic_guest_takes_large(struct nic *nic)
@@ -321,6 +327,13 @@ void nic_resume(struct nic *nic)
         wake(nic);
 }
 
+void nic_count_dropped(struct nic *nic)
+{
+    g_mutex_lock(&nic->lock);
+    nic->dropped++;
+    g_mutex_unlock(&nic->lock);
+}
+
 bool nic_has_room(struct nic *nic)
 {
     g_mutex_lock(&nic->lock);
@@ -366,7 +379,10 @@ static void receive_queued_locked(struct nic *nic, int *timeout)
         } else {
             put_back(&nic->to_guest, frame);
         }
+        bool room = taken && nic->to_guest.frames == QUEUE_ROOM - 1; // the network is read again
         g_mutex_unlock(&nic->lock);
+        if (room)
+            look_again(nic);
         if (taken)
             g_free(frame);
     }

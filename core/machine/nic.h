@@ -130,6 +130,7 @@ void nic_resume(struct nic *nic);                                        // the 
 // ---- For the back end: its lock is held ----
 void nic_receive(struct nic *nic, const uint8_t *frame, size_t length); // a frame for the guest
 bool nic_has_room(struct nic *nic);                                     // false: read no more from the network for now
+void nic_count_dropped(struct nic *nic);                                // a frame that could not be sent
 bool nic_guest_takes_large(struct nic *nic);                            // frames of more than the wire's length
 
 // ---- For people and programs: machine lock held ----
