@@ -92,6 +92,12 @@ static bool switch_definition(struct taking *taking, GError **error)
     return taking->switched;
 }
 
+static void report_writes(void *opaque)
+{
+    struct cpu_set *cpus = opaque;
+    cpus->engine->report_writes(cpus);
+}
+
 static bool prepare_image(struct taking *taking, GError **error)
 {
     g_autofree char *path = g_build_filename(taking->new->folder, "ram", NULL);
@@ -100,11 +106,14 @@ static bool prepare_image(struct taking *taking, GError **error)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot create %s: %s", path, g_strerror(errno));
         return false;
     }
+    struct cpu_set *cpus = taking->machine->cpus;
     taking->image = ram_image_new(taking->machine->ram, fd, error);
+    if (taking->image && cpus && cpus->engine->report_writes)
+        ram_image_set_report(taking->image, report_writes, cpus);
     return taking->image;
 }
 
-static bool prepare(struct taking *taking, GError **error)
+static bool prepare(struct taking *taking, struct progress *progress, GError **error)
 {
     for (unsigned i = 0; i < taking->new->disks->len; i++)
         if (!prepare_disk(taking, taking->new->disks->pdata[i], error))
@@ -114,7 +123,7 @@ static bool prepare(struct taking *taking, GError **error)
     // The less is unwritten, the shorter the guest's own next flush takes, which the moment has to wait for.
     for (unsigned i = 0; i < taking->disks->len; i++)
         disk_flush(g_array_index(taking->disks, struct taken_disk, i).drive->disk);
-    return true;
+    return ram_image_copy_ahead(taking->image, progress, error);
 }
 
 // Nothing was stacked: the overlays go, and the definition names the disks again.
@@ -161,12 +170,6 @@ static void freeze(struct taking *taking)
     ram_image_begin(taking->image);
 }
 
-// The kernel's engine writes past our tracking: there the memory is written before the guest goes on.
-static bool is_untracked(const struct machine *machine)
-{
-    return machine->cpus && strcmp(machine->cpus->engine->name, "kvm") == 0;
-}
-
 static void take_moment(void *opaque)
 {
     struct taking *taking = opaque;
@@ -177,13 +180,13 @@ static void take_moment(void *opaque)
     machine_lock(machine);
     freeze(taking);
     machine_unlock(machine);
-    if (!taking->failure && is_untracked(machine))
-        ram_image_finish(taking->image, NULL, &taking->failure);
     int64_t frozen = g_get_monotonic_time();
     machine_state_unpark(machine, ran);
     log_info("snapshot",
-             "\"%s\": the guest stood still for %" PRId64 " us (%" PRId64 " to park, %" PRId64 " for its state)",
-             taking->new->name, g_get_monotonic_time() - begun, parked - begun, frozen - parked);
+             "\"%s\": the guest stood still for %" PRId64 " us (%" PRId64 " to park, %" PRId64
+             " for its state); its memory by %s",
+             taking->new->name, g_get_monotonic_time() - begun, parked - begun, frozen - parked,
+             ram_image_method(taking->image));
 }
 
 // ---- After ----
@@ -220,7 +223,7 @@ static bool write_all(struct taking *taking, struct progress *progress, GError *
 static bool run(void *opaque, struct progress *progress, GError **error)
 {
     struct taking *taking = opaque;
-    bool good = prepare(taking, error) && progress_advance(progress, 0, error) &&
+    bool good = prepare(taking, progress, error) && progress_advance(progress, 0, error) &&
                 control_job_call(taking->machine, progress, take_moment, taking, error);
     if (good && taking->failure) {
         g_propagate_error(error, g_steal_pointer(&taking->failure));

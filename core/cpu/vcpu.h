@@ -333,6 +333,9 @@ struct engine {
     void (*switch_space)(struct vcpu *vcpu, bool keep);
     // Same contexts: forget writable translations to the page at RAM_OFFSET.
     void (*revoke_page)(struct vcpu *vcpu, uint64_t ram_offset);
+    // NULL: every write of the guest comes through the trackers of RAM. Else it does not, and what it wrote since the
+    // last call is reported to them here. Any thread.
+    void (*report_writes)(struct cpu_set *set);
     // Text for `info jit`. Free with g_free(). May be NULL.
     char *(*describe)(struct cpu_set *set);
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "core/state/ram_image.h"
+#include "core/state/ram_faults.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,13 @@
 #define SHARE_ASIDE 4 // of the memory that the host has free
 #define TRIM_PAGES  1024
 
+// Copying ahead: rounds over what changed meanwhile, until so little is left that the guest may wait for it, or it
+// writes faster than that.
+#define ROUNDS 12
+#define ENOUGH 2048 // pages
+
 enum page_state { PAGE_PENDING, PAGE_COPYING, PAGE_DONE };
+enum method { BY_TRACKING, BY_FAULTS, BY_LOG, STANDING };
 
 struct aside {
     struct aside *next;
@@ -37,6 +44,11 @@ struct ram_image {
     _Atomic uint64_t bytes_aside;
     uint64_t most_aside;
     uint8_t *stage; // RUN_PAGES
+    enum method method;
+    struct ram_faults *faults; // BY_FAULTS
+    void (*report)(void *opaque);
+    void *report_opaque;
+    _Atomic uint64_t *dirty; // BY_LOG, until all is copied: pages written since they were copied, a bit each
 };
 
 static bool page_is_zero(const uint8_t *page)
@@ -145,10 +157,23 @@ struct ram_image *ram_image_new(struct ram *ram, int fd, GError **error)
     return NULL;
 }
 
-void ram_image_begin(struct ram_image *image)
+static void on_fault(void *opaque, uint64_t ram_offset)
 {
-    ram_set_tracker(image->ram, TRACK_COW, before_write, image);
-    ram_track_range(image->ram, 0, image->ram->used, TRACK_COW);
+    before_write(opaque, ram_offset, PAGE_SIZE, RAM_WRITE_BEFORE);
+}
+
+void ram_image_set_report(struct ram_image *image, void (*report)(void *opaque), void *opaque)
+{
+    image->report = report;
+    image->report_opaque = opaque;
+    image->faults = ram_faults_new(image->ram, on_fault, image);
+    image->method = image->faults ? BY_FAULTS : BY_LOG;
+}
+
+const char *ram_image_method(const struct ram_image *image)
+{
+    static const char *const names[] = {"write tracking", "page faults", "the dirty log", "standing still"};
+    return names[image->method];
 }
 
 // The next run of memory that may hold data, from OFFSET on: holes of the memfd are skipped without touching them.
@@ -186,6 +211,8 @@ static void copy_run(struct ram_image *image, uint64_t page, uint64_t end)
         memcpy(image->stage, image->ram->host + (page << PAGE_SHIFT), run << PAGE_SHIFT);
         for (uint64_t i = 0; i < run; i++)
             end_page(image, page + i);
+        if (image->faults)
+            ram_faults_release(image->faults, page << PAGE_SHIFT, run << PAGE_SHIFT);
         write_pages(image, page, image->stage, run);
         page += run;
     }
@@ -217,9 +244,103 @@ static bool copy_all(struct ram_image *image, struct progress *progress, GError 
     return true;
 }
 
+// ---- Ahead of the moment ----
+
+static void note_write(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase)
+{
+    struct ram_image *image = opaque;
+    uint64_t page = ram_offset >> PAGE_SHIFT;
+    if (phase == RAM_WRITE_AFTER && page < image->pages)
+        atomic_fetch_or(&image->dirty[page / 64], BIT(page % 64));
+}
+
+static void start_log(struct ram_image *image)
+{
+    image->dirty = (_Atomic uint64_t *)g_new0(uint64_t, image->pages / 64 + 1);
+    ram_set_tracker(image->ram, TRACK_DIRTY, note_write, image);
+    ram_track_range(image->ram, 0, image->ram->used, TRACK_DIRTY);
+    image->report(image->report_opaque); // what it wrote before: all of it is copied below
+    for (uint64_t word = 0; word <= image->pages / 64; word++)
+        atomic_store(&image->dirty[word], 0);
+}
+
+static void stop_log(struct ram_image *image)
+{
+    for (uint64_t page = 0; page < image->pages; page++)
+        ram_untrack(image->ram, page << PAGE_SHIFT, TRACK_DIRTY);
+    ram_set_tracker(image->ram, TRACK_DIRTY, NULL, NULL);
+    g_free((void *)image->dirty);
+    image->dirty = NULL;
+}
+
+static uint64_t count_dirty(const struct ram_image *image)
+{
+    uint64_t count = 0;
+    image->report(image->report_opaque);
+    for (uint64_t word = 0; word <= image->pages / 64; word++)
+        count += (unsigned)__builtin_popcountll(atomic_load(&image->dirty[word]));
+    return count;
+}
+
+// Pages that changed after they were copied, zeroes too: the file may hold what was there before.
+static void copy_dirty(struct ram_image *image)
+{
+    for (uint64_t word = 0; word <= image->pages / 64; word++)
+        for (uint64_t bits = atomic_exchange(&image->dirty[word], 0); bits; bits &= bits - 1) {
+            uint64_t page = word * 64 + (unsigned)__builtin_ctzll(bits);
+            write_pages(image, page, image->ram->host + (page << PAGE_SHIFT), 1);
+        }
+}
+
+bool ram_image_copy_ahead(struct ram_image *image, struct progress *progress, GError **error)
+{
+    if (image->method != BY_LOG)
+        return true;
+    start_log(image);
+    if (!copy_all(image, progress, error))
+        return false;
+    uint64_t before = UINT64_MAX, left = count_dirty(image);
+    for (unsigned round = 0; round < ROUNDS && left > ENOUGH && left < before; round++) {
+        copy_dirty(image);
+        if (image_failure(image, error) || !progress_advance(progress, 0, error))
+            return false;
+        before = left;
+        left = count_dirty(image);
+    }
+    return true;
+}
+
+// ---- The moment ----
+
+static void copy_standing(struct ram_image *image)
+{
+    image->method = STANDING;
+    copy_all(image, NULL, NULL); // a failure is kept for ram_image_finish()
+}
+
+void ram_image_begin(struct ram_image *image)
+{
+    if (image->method == BY_LOG) {
+        image->report(image->report_opaque);
+        copy_dirty(image);
+        stop_log(image);
+        return;
+    }
+    if (image->faults && !ram_faults_protect(image->faults)) {
+        g_clear_pointer(&image->faults, ram_faults_free);
+        copy_standing(image);
+        return;
+    }
+    ram_set_tracker(image->ram, TRACK_COW, before_write, image);
+    ram_track_range(image->ram, 0, image->ram->used, TRACK_COW);
+}
+
+// ---- After it ----
+
 bool ram_image_finish(struct ram_image *image, struct progress *progress, GError **error)
 {
-    bool good = copy_all(image, progress, error);
+    bool ahead = image->method == BY_LOG || image->method == STANDING;
+    bool good = ahead ? !image_failure(image, error) : copy_all(image, progress, error);
     // Writers that wait for nothing: every page that is still pending was a hole, or the image is given up.
     for (uint64_t page = 0; page < image->pages; page++)
         if (claim(image, page))
@@ -227,6 +348,7 @@ bool ram_image_finish(struct ram_image *image, struct progress *progress, GError
     for (uint64_t page = 0; page < image->pages; page++)
         while (atomic_load(&image->states[page]) == PAGE_COPYING)
             sched_yield();
+    g_clear_pointer(&image->faults, ram_faults_free);
     write_aside(image);
     if (atomic_load(&image->early) > TRIM_PAGES)
         malloc_trim(0);
@@ -243,6 +365,9 @@ void ram_image_free(struct ram_image *image)
 {
     if (!image)
         return;
+    ram_faults_free(image->faults);
+    if (image->dirty)
+        stop_log(image);
     close(image->fd);
     g_free((void *)image->states);
     g_free(image->stage);

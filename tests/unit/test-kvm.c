@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <linux/userfaultfd.h>
 #include <unistd.h>
 
+#include "core/state/ram_image.h"
 #include "tests/unit/guest.h"
 
 // ---- Kernels that fail ----------------------------------------------------------------------------------------------
@@ -271,6 +273,127 @@ START_TEST(devices_and_damage)
 }
 END_TEST
 
+// ---- Snapshots while the guest writes -------------------------------------------------------------------------------
+
+#define WRITTEN       (4 * MiB) // the guest writes a page there after the other, over and over
+#define WRITTEN_PAGES 2048
+
+// 64-bit code: r13 counts and goes to the beginning of page (r13 mod 2048) of that area.
+static const uint8_t writer[] = {
+    0x49, 0xff, 0xc5,                         // again: inc r13
+    0x4c, 0x89, 0xe8,                         // mov rax, r13
+    0x48, 0x25, 0xff, 0x07, 0x00, 0x00,       // and rax, 2047
+    0x48, 0xc1, 0xe0, 0x0c,                   // shl rax, 12
+    0x4c, 0x89, 0xa8, 0x00, 0x00, 0x40, 0x00, // mov [rax + 0x400000], r13
+    0xeb, 0xe7,                               // jmp again
+};
+
+static uint64_t value_at(const uint8_t *memory, uint64_t count)
+{
+    uint64_t value;
+    memcpy(&value, memory + WRITTEN + count % WRITTEN_PAGES * PAGE_SIZE, 8);
+    return value;
+}
+
+static void report(void *opaque)
+{
+    struct cpu_set *set = opaque;
+    set->engine->report_writes(set);
+}
+
+// Until the guest has written COUNT more pages.
+static void wait_writes(struct guest *g, uint64_t count)
+{
+    const volatile uint64_t *first = guest_memory(g, WRITTEN);
+    uint64_t from = *first;
+    for (unsigned n = 0; n < 20000 && *first < from + count; n++)
+        g_usleep(1000);
+    ck_assert_uint_ge(*first, from + count);
+}
+
+static void take_live(struct guest *g, const char *method)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree uint8_t *file = g_malloc(GUEST_RAM);
+    struct progress progress = {0};
+    int fd = memfd_create("image", MFD_CLOEXEC);
+    struct ram_image *image = ram_image_new(g->ram, dup(fd), NULL);
+    ram_image_set_report(image, report, g->set);
+    ck_assert_str_eq(ram_image_method(image), method);
+    ck_assert_msg(ram_image_copy_ahead(image, &progress, &error), "%s", error ? error->message : "");
+    cpu_set_pause(g->set);
+    g_autofree uint8_t *moment = g_memdup2(g->ram->host, GUEST_RAM);
+    uint64_t count = g->set->vcpu[0]->gpr[R13];
+    ram_image_begin(image);
+    cpu_set_resume(g->set);
+    wait_writes(g, 2 * WRITTEN_PAGES);
+    ck_assert_msg(ram_image_finish(image, &progress, &error), "%s", error ? error->message : "");
+    wait_writes(g, WRITTEN_PAGES); // nothing is in its way any more
+    ck_assert_uint_eq(progress.done, progress.total);
+    ck_assert_int_eq(pread(fd, file, GUEST_RAM, 0), GUEST_RAM);
+    ck_assert(memcmp(file, moment, GUEST_RAM) == 0);
+    for (uint64_t back = 1; back < WRITTEN_PAGES; back++) // the very writes before the moment, in order
+        ck_assert_uint_eq(value_at(file, count - back), count - back);
+    if (strcmp(ram_image_method(image), "page faults") == 0)
+        ck_assert_uint_gt(ram_image_early(image), 0);
+    for (uint64_t at = 0; at < GUEST_RAM; at += PAGE_SIZE)
+        ck_assert_uint_eq(ram_tracked(g->ram, at) & (TRACK_COW | TRACK_DIRTY), 0);
+    ram_image_free(image);
+    close(fd);
+}
+
+static void live_snapshots(const char *method)
+{
+    struct guest *g = guest_new("kvm", 1);
+    start_work(g, true);
+    guest_load(g, 0x10000, writer, sizeof writer);
+    cpu_set_resume(g->set);
+    wait_writes(g, WRITTEN_PAGES);
+    for (unsigned n = 0; n < 5; n++)
+        take_live(g, method);
+    cpu_set_pause(g->set);
+    ck_assert(!g->shut_down);
+    guest_free(g);
+}
+
+START_TEST(live_by_faults)
+{
+    setup();
+    live_snapshots("page faults");
+}
+END_TEST
+
+// Where the host does not let memory be registered.
+START_TEST(live_by_log)
+{
+    setup();
+    fault.request = UFFDIO_REGISTER;
+    fault.error = EPERM;
+    fault.result = -1;
+    live_snapshots("the dirty log");
+    ck_assert_uint_ge(fault.hits, 5);
+}
+END_TEST
+
+// It can be registered, but not be protected: the machine waits for all of its memory.
+START_TEST(live_by_standing)
+{
+    setup();
+    struct guest *g = guest_new("kvm", 1);
+    start_work(g, true);
+    guest_load(g, 0x10000, writer, sizeof writer);
+    cpu_set_resume(g->set);
+    wait_writes(g, WRITTEN_PAGES);
+    fault.request = UFFDIO_WRITEPROTECT;
+    fault.error = ENOMEM;
+    fault.result = -1;
+    take_live(g, "page faults");
+    ck_assert_uint_ge(fault.hits, 1);
+    cpu_set_pause(g->set);
+    guest_free(g);
+}
+END_TEST
+
 // ---- Kernels that fail ----------------------------------------------------------------------------------------------
 
 static bool makes_a_machine(const char *word)
@@ -427,6 +550,9 @@ int main(void)
     tcase_add_test(t, round_trips);
     tcase_add_test(t, nothing_is_lost);
     tcase_add_test(t, devices_and_damage);
+    tcase_add_test(t, live_by_faults);
+    tcase_add_test(t, live_by_log);
+    tcase_add_test(t, live_by_standing);
     tcase_add_test(t, creation_fails);
     tcase_add_test(t, refusals_are_survived);
     tcase_add_test(t, running_fails);

@@ -254,6 +254,11 @@ static void kvm_flush_tlb(struct vcpu *v)
     atomic_store(&m->slots_stale, true); // the physical map may have changed; the update compares
 }
 
+static void kvm_report_writes(struct cpu_set *set)
+{
+    kvm_slots_log_sync(set->engine_state);
+}
+
 const struct engine engine_kvm = {
     .name = "kvm",
     .probe = kvm_works_at_speed,
@@ -265,4 +270,5 @@ const struct engine engine_kvm = {
     .run = kvm_engine_run,
     .kick = kvm_kick,
     .flush_tlb = kvm_flush_tlb,
+    .report_writes = kvm_report_writes,
 };
