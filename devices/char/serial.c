@@ -338,9 +338,7 @@ static bool realize(struct device *device, GError **error)
     region_init_io(&s->ports, "serial", &serial_ops, s, 8);
     if (s->port)
         address_space_map(device->machine->ports, &s->ports, s->port, 0);
-    s->outside = CHAR_CTS | CHAR_DSR | CHAR_DCD;
-    if (s->backend && !char_backend_address(s->backend))
-        s->outside = char_backend_lines(s->backend);
+    s->outside = s->backend ? char_backend_lines(s->backend) : CHAR_CTS | CHAR_DSR | CHAR_DCD;
     if (s->backend)
         char_backend_attach(s->backend, &frontend, s);
     return true;

@@ -259,7 +259,8 @@ static bool open_device(struct char_backend *b, const char *argument, GError **e
 
 uint8_t char_backend_lines(struct char_backend *b)
 {
-    return b->modem ? b->modem_lines : CHAR_CTS | CHAR_DSR | (b->listen_fd < 0 && !b->client ? CHAR_DCD : 0);
+    bool there = (b->listen_fd < 0 && !b->client) || b->read_fd >= 0;
+    return b->modem ? b->modem_lines : CHAR_CTS | CHAR_DSR | (there ? CHAR_DCD : 0);
 }
 
 void char_backend_set_lines(struct char_backend *b, bool dtr, bool rts)

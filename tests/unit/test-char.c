@@ -115,8 +115,10 @@ START_TEST(a_late_listener_hears_the_beginning)
 {
     struct fixture f;
     set_up(&f, "socket:");
+    ck_assert_uint_eq(char_backend_lines(f.backend), CHAR_CTS | CHAR_DSR);
     char_backend_write(f.backend, "early", 5);
     int fd = connect_to(f.path);
+    ck_assert_uint_eq(char_backend_lines(f.backend), CHAR_CTS | CHAR_DSR | CHAR_DCD);
     char text[16] = "";
     ck_assert_int_eq(read(fd, text, sizeof(text)), 5);
     ck_assert_str_eq(text, "early");
