@@ -462,6 +462,8 @@ static void emit_system_stub(struct compiler *c, struct stub *s)
 {
     struct emitter *e = &c->e;
     emit_patch(e, s->field);
+    for (unsigned n = 0; n < s->more_count; n++)
+        emit_patch(e, s->more[n]);
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
     emit_jmp(e, c->t->thunks.system);
     struct system_site site = {.after = host32(s->core + e->shift),

@@ -34,6 +34,8 @@ struct stub {
     uint16_t live;
     bool noshare; // leads to a translation without shared checks
     // STUB_SYSTEM
+    uint8_t *more[6]; // further fields that jump here
+    unsigned more_count;
     uint64_t next;
     uint8_t op, opcode, rep;
 };

@@ -62,6 +62,33 @@ static uint64_t boundary_rip(const struct block *b, const struct boundary *bound
     return b->mode & MODE_64 ? rip : (uint32_t)rip;
 }
 
+// A repeated MOVS or STOS of ours would take one step for each element: the rest is done here.
+static void finish_string(ucontext_t *u)
+{
+    greg_t *r = u->uc_mcontext.gregs;
+    const uint8_t *p = (const uint8_t *)(uintptr_t)r[REG_RIP];
+    unsigned size = *p == 0x66 ? 2 : 0;
+    p += size / 2;
+    if (*p++ != 0xf3)
+        return;
+    if (*p == 0x48)
+        size = 8, p++;
+    if ((*p & 0xfe) != 0xa4 && (*p & 0xfe) != 0xaa)
+        return;
+    size = *p & 1 ? (size ? size : 4) : 1;
+    uint8_t *to = (uint8_t *)(uintptr_t)r[REG_RDI];
+    const uint8_t *from = *p < 0xaa ? (const uint8_t *)(uintptr_t)r[REG_RSI] : (const uint8_t *)&r[REG_RAX];
+    for (; r[REG_RCX]; r[REG_RCX]--, to += size) {
+        memmove(to, from, size);
+        if (*p < 0xaa)
+            from += size;
+    }
+    r[REG_RDI] = (greg_t)(uintptr_t)to;
+    if (*p < 0xaa)
+        r[REG_RSI] = (greg_t)(uintptr_t)from;
+    r[REG_RIP] = (greg_t)(uintptr_t)(p + 1);
+}
+
 static void kick_in_code(struct context *c, ucontext_t *u)
 {
     struct translator *t = c->translator;
@@ -84,6 +111,7 @@ static void kick_in_code(struct context *c, ucontext_t *u)
         redirect(c, u, boundary_rip(b, boundary), boundary->flags, EXIT_KICK);
         return;
     }
+    finish_string(u);
     c->counters.steps++;
     u->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
 }

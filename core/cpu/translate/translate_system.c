@@ -3,12 +3,10 @@
 #include "core/cpu/translate/compile.h"
 #include "core/cpu/translate/system.h"
 
-// Calls the helper of OP; flags come back from the saved copy.
-static void emit_system(struct compiler *c, unsigned op, unsigned size)
+// The stub that calls the helper of OP, entered by the jump at FIELD with the flags in the saved copy. It comes back to
+// what is emitted next, or to where the caller lets stub->core point.
+static struct stub *system_stub(struct compiler *c, uint8_t *field, unsigned op, unsigned size)
 {
-    struct emitter *e = &c->e;
-    flags_need_saved(c);
-    uint8_t *field = emit_jmp_forward(e);
     struct stub *s = stub_new(c, STUB_SYSTEM, field);
     s->op = op;
     s->size = size;
@@ -16,7 +14,15 @@ static void emit_system(struct compiler *c, unsigned op, unsigned size)
     s->next = next_address(c);
     s->opcode = c->i->insn.opcode;
     s->rep = c->i->insn.rep;
-    s->core = e->at; // goes on here
+    s->core = c->e.at;
+    return s;
+}
+
+// Calls the helper of OP; flags come back from the saved copy.
+static void emit_system(struct compiler *c, unsigned op, unsigned size)
+{
+    flags_need_saved(c);
+    system_stub(c, emit_jmp_forward(&c->e), op, size);
     c->host_valid = c->saved_valid = true;
 }
 
@@ -140,6 +146,63 @@ static bool translate_popf(struct compiler *c)
     return true;
 }
 
+// How far the host lies from the guest page of the string at REG goes to DELTA, if that page is in the TLB and the rest
+// of the string too; else the stub S decides.
+static void string_delta(struct compiler *c, struct stub *s, unsigned reg, unsigned use, unsigned size, unsigned delta)
+{
+    struct emitter *e = &c->e;
+    emit_mov_reg(e, HOST_T, reg);
+    emit_op_reg(e, EMIT_W, 0xc1, 5, HOST_T); // shr
+    emit8(e, PAGE_SHIFT - 4);
+    emit_alu_imm(e, 0, 4, HOST_T, (FAST_SIZE - 1) << 4);
+    emit_mov_reg(e, delta, reg);
+    emit_op_mem(e, EMIT_W, 0x33, delta, check_entry(c, use, offsetof(struct fast_entry, tag))); // xor
+    emit_alu_imm(e, EMIT_W, 7, delta, (int32_t)(PAGE_SIZE - size));
+    s->more[s->more_count++] = emit_jcc_forward(e, 7);
+    if (c->i->insn.rep) {
+        emit_op_mem(e, EMIT_W, 0x8d, delta, (struct mem){delta, RCX, (uint8_t)__builtin_ctz(size), false, 0}); // lea
+        emit_op_reg(e, EMIT_W, 0x81, 7, delta);
+        emit32(e, PAGE_SIZE);
+        s->more[s->more_count++] = emit_jcc_forward(e, 7);
+    }
+    emit_load(e, delta, check_entry(c, use, offsetof(struct fast_entry, host)));
+    emit_op_mem(e, EMIT_W, 0x2b, delta, check_entry(c, use, offsetof(struct fast_entry, tag))); // sub
+}
+
+// MOVS and STOS upwards within a page of plain memory are the host's own, as short ones are frequent.
+static void string_inline(struct compiler *c, unsigned size)
+{
+    const struct guest_insn *i = &c->i->insn;
+    struct emitter *e = &c->e;
+    bool moves = (i->opcode & 0xfe) == 0xa4;
+    flags_clobber(c);
+    emit_op_mem(e, 0, 0x83, 7, MEM_CONTEXT(direction));
+    emit8(e, 0);
+    struct stub *s = system_stub(c, emit_jcc_forward(e, 5), SYSTEM_STRING, size);
+    if (i->rep) {
+        emit_op_reg(e, EMIT_W, 0x81, 7, RCX);
+        emit32(e, (uint32_t)(PAGE_SIZE / size));
+        s->more[s->more_count++] = emit_jcc_forward(e, 7);
+    }
+    if (moves)
+        string_delta(c, s, RSI, USE_READ, size, HOST_D);
+    string_delta(c, s, RDI, USE_WRITE, size, HOST_A);
+    if (moves)
+        emit_op_reg(e, EMIT_W, 0x03, RSI, HOST_D); // add
+    emit_op_reg(e, EMIT_W, 0x03, RDI, HOST_A);
+    if (size == 2)
+        emit8(e, 0x66);
+    if (i->rep)
+        emit8(e, 0xf3);
+    if (size == 8)
+        emit8(e, 0x48);
+    emit8(e, i->opcode);
+    if (moves)
+        emit_op_reg(e, EMIT_W, 0x2b, RSI, HOST_D); // sub
+    emit_op_reg(e, EMIT_W, 0x2b, RDI, HOST_A);
+    s->core = e->at;
+}
+
 static bool translate_string(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
@@ -147,7 +210,10 @@ static bool translate_string(struct compiler *c)
     bool source = (i->opcode & 0xfe) == 0xa4 || (i->opcode & 0xfe) == 0xa6 || (i->opcode & 0xfe) == 0xac;
     if (decode_address_size(i) != c->bits / 8 || (source && (i->segment == FS || i->segment == GS)))
         return false;
-    emit_system(c, SYSTEM_STRING, size);
+    if (c->bits == 64 && !c->t->single && ((i->opcode & 0xfe) == 0xa4 || (i->opcode & 0xfe) == 0xaa))
+        string_inline(c, size);
+    else
+        emit_system(c, SYSTEM_STRING, size);
     return true;
 }
 
