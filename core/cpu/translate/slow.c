@@ -122,7 +122,7 @@ void *tlb_tracked_host(struct context *c, uint64_t address, unsigned kind, uint6
 
 // ---- The slow path --------------------------------------------------------------------------------------------------
 
-enum pending_kind { PENDING_NONE, PENDING_TRACKED, PENDING_DEVICE, PENDING_CROSSING };
+enum pending_kind { PENDING_NONE, PENDING_TRACKED, PENDING_DEVICE, PENDING_CROSSING, PENDING_PLAIN_CROSSING };
 
 static uint64_t site_rip(const struct context *c, const struct slow_site *site)
 {
@@ -176,6 +176,40 @@ static void device_write(struct context *c, uint64_t gpa, const uint8_t *from, u
         address_space_write(memory, gpa, from, size);
 }
 
+// No memcpy() here: the C library's uses vector registers.
+static void bytes_copy(void *to, const void *from, unsigned size)
+{
+    uint8_t *t = to;
+    const uint8_t *f = from;
+    if (size >= 64) {
+        uint64_t count = size;
+        __asm__ volatile("rep movsb" : "+D"(t), "+S"(f), "+c"(count) : : "memory");
+        return;
+    }
+    for (unsigned n = 0; n < size; n++)
+        t[n] = f[n];
+}
+
+// Both pages are plain memory: through the bounce buffer, without foreign code. False: it is not so.
+static bool plain_crossing(struct context *c, const struct slow_site *site, uint64_t address, uint64_t second)
+{
+    unsigned first_size = (unsigned)(PAGE_SIZE - (address & ~PAGE_MASK));
+    bool write = site->use & USE_WRITE;
+    uint8_t *bounce = c->bounce + (address & 63);
+    uint8_t *host[2] = {tlb_host(c, site->kind, address, first_size, write), NULL};
+    if (!host[0] || !(host[1] = tlb_host(c, site->kind, second, site->size - first_size, write)))
+        return false;
+    bytes_copy(bounce, host[0], first_size);
+    bytes_copy(bounce + first_size, host[1], site->size - first_size);
+    c->slow_host = (uintptr_t)bounce;
+    c->pending.kind = write ? PENDING_PLAIN_CROSSING : PENDING_NONE;
+    c->pending.host[0] = host[0];
+    c->pending.host[1] = host[1];
+    c->pending.address = address;
+    c->pending.size = site->size;
+    return true;
+}
+
 // An access over a page border goes through the bounce buffer, checked on both pages first.
 static uint64_t slow_crossing(struct context *c, const struct slow_site *site)
 {
@@ -187,6 +221,8 @@ static uint64_t slow_crossing(struct context *c, const struct slow_site *site)
     uint8_t *bounce = c->bounce + (address & 63);
     struct target t[2];
     c->counters.crossings++;
+    if (plain_crossing(c, site, address, second))
+        return write || atomic_load_explicit(&c->kicked, memory_order_relaxed) ? site->copy : site->resume;
     bool loaded = foreign_begin(c);
     target_find(c, address, site->kind, write, &t[0]);
     if (t[0].kind != TARGET_FAULT)
@@ -288,7 +324,12 @@ uint64_t translate_commit(struct context *c)
     const struct slow_site *site = (const struct slow_site *)(uintptr_t)c->slow_site;
     const uint8_t *bounce = c->bounce + (c->pending.address & 63);
     bool leave = atomic_load(&c->kicked) != 0;
-    if (c->pending.kind != PENDING_NONE) {
+    if (c->pending.kind == PENDING_PLAIN_CROSSING) {
+        unsigned first = (unsigned)(PAGE_SIZE - (c->pending.address & ~PAGE_MASK));
+        bytes_copy(c->pending.host[0], bounce, first);
+        bytes_copy(c->pending.host[1], bounce + first, c->pending.size - first);
+        c->pending.kind = PENDING_NONE;
+    } else if (c->pending.kind != PENDING_NONE) {
         leave |= c->translator->blocks[site->block].shares; // what HOST_D says may have been revoked meanwhile
         bool loaded = foreign_begin(c);
         if (c->pending.kind == PENDING_TRACKED) {

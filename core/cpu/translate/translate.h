@@ -173,6 +173,7 @@ struct context {
     // a write under way that the commit finishes
     struct {
         uint64_t address, gpa[2], ram_offset;
+        uint8_t *host[2];
         uint32_t size;
         uint8_t kind;
     } pending;
