@@ -253,11 +253,9 @@ void disk_close(struct disk *disk)
 
 bool disk_resize(struct disk *disk, uint64_t size, GError **error)
 {
-    if (disk->read_only || !disk->driver->resize) {
+    if (disk->read_only) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "%s cannot be resized: %s", disk->path,
-                    disk->read_only_reason ? disk->read_only_reason
-                    : disk->read_only      ? "it is open read-only"
-                                           : "convert it to qcow2 or raw first");
+                    disk->read_only_reason ? disk->read_only_reason : "it is open read-only");
         return false;
     }
     if (size % 512 || size > INT64_MAX - 512) {

@@ -10,6 +10,9 @@ bool grains_init(struct grains *g, GError **error)
     pthread_mutex_init(&g->lock, NULL);
     pthread_mutex_init(&g->allocate_lock, NULL);
     pthread_mutex_init(&g->flush_lock, NULL);
+    pthread_cond_init(&g->changed, NULL);
+    g->in_progress = g_hash_table_new(NULL, NULL);
+    g->spares = g_array_new(FALSE, FALSE, sizeof(uint32_t));
     if (!g->memory_most)
         g->memory_most = 32 * MiB;
     g->pages = g_try_new0(uint32_t *, MAX(pages, 1));
@@ -33,9 +36,14 @@ void grains_free(struct grains *g)
     g_free(g->dirty);
     g->pages = NULL;
     g->dirty = NULL;
+    if (!g->spares) // never made
+        return;
+    g_hash_table_destroy(g->in_progress);
+    g_array_free(g->spares, TRUE);
     pthread_mutex_destroy(&g->lock);
     pthread_mutex_destroy(&g->allocate_lock);
     pthread_mutex_destroy(&g->flush_lock);
+    pthread_cond_destroy(&g->changed);
 }
 
 // Forgets a clean page so that a huge disk does not fill the memory. LOCK held.
@@ -161,20 +169,21 @@ int grains_map(struct grains *g, uint64_t offset, uint64_t length, unsigned flag
     return 0;
 }
 
-// A new place, or the one that a failed write left behind. ALLOCATE_LOCK held.
-static int take_place(struct grains *g, uint64_t grain, uint32_t *entry, uint64_t *place)
+// A new place, or one that a failed write left behind. ALLOCATE_LOCK held.
+static int take_place(struct grains *g, uint64_t grain, uint32_t *entry)
 {
-    if (!g->has_spare)
+    uint64_t place = 0;
+    if (!g->spares->len)
         return g->allocate(g, grain, entry);
-    *entry = g->spare;
-    g->kind(g, *entry, place);
-    int rc = file_punch(g->file, *place, g->grain_size);
+    *entry = g_array_index(g->spares, uint32_t, g->spares->len - 1);
+    g->kind(g, *entry, &place);
+    int rc = file_punch(g->file, place, g->grain_size);
     if (!rc)
-        g->has_spare = false;
+        g_array_set_size(g->spares, g->spares->len - 1);
     return rc;
 }
 
-static int set_entry(struct grains *g, uint64_t grain, uint32_t entry)
+int grains_set_entry(struct grains *g, uint64_t grain, uint32_t entry)
 {
     uint32_t old;
     uint64_t page = grain / g->per_page;
@@ -189,28 +198,50 @@ static int set_entry(struct grains *g, uint64_t grain, uint32_t entry)
     return rc;
 }
 
+// The entry of GRAIN, with a place: FRESH where it is new, and GRAIN in progress then.
+static int begin_add(struct grains *g, uint64_t grain, uint32_t *entry, bool *fresh)
+{
+    gpointer key = GSIZE_TO_POINTER(grain + 1);
+    uint64_t place;
+    pthread_mutex_lock(&g->allocate_lock);
+    while (g_hash_table_contains(g->in_progress, key))
+        pthread_cond_wait(&g->changed, &g->allocate_lock);
+    int rc = grains_entry(g, grain, true, entry);
+    if (!rc && g->kind(g, *entry, &place) != GRAIN_DATA) {
+        rc = take_place(g, grain, entry);
+        *fresh = !rc;
+        if (*fresh)
+            g_hash_table_add(g->in_progress, key);
+    }
+    pthread_mutex_unlock(&g->allocate_lock);
+    return rc;
+}
+
+static void end_add(struct grains *g, uint64_t grain, uint32_t entry, bool failed)
+{
+    pthread_mutex_lock(&g->allocate_lock);
+    g_hash_table_remove(g->in_progress, GSIZE_TO_POINTER(grain + 1));
+    if (failed)
+        g_array_append_val(g->spares, entry);
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->allocate_lock);
+}
+
 static int add_grain(struct grains *g, uint64_t grain, uint64_t in_grain, const struct iovec *iov, unsigned count)
 {
     uint32_t entry;
     uint64_t place = 0;
     bool fresh = false;
-    pthread_mutex_lock(&g->allocate_lock);
-    int rc = grains_entry(g, grain, true, &entry);
-    if (!rc && g->kind(g, entry, &place) != GRAIN_DATA) {
-        rc = take_place(g, grain, &entry, &place);
-        fresh = !rc;
-        if (fresh)
-            g->kind(g, entry, &place);
-    }
+    int rc = begin_add(g, grain, &entry, &fresh);
+    if (rc)
+        return rc;
+    g->kind(g, entry, &place);
+    rc = file_writev(g->file, place + in_grain, iov, count);
+    if (!fresh)
+        return rc;
     if (!rc)
-        rc = file_writev(g->file, place + in_grain, iov, count);
-    if (!rc && fresh)
-        rc = set_entry(g, grain, entry);
-    if (rc && fresh) {
-        g->spare = entry;
-        g->has_spare = true;
-    }
-    pthread_mutex_unlock(&g->allocate_lock);
+        rc = grains_set_entry(g, grain, entry);
+    end_add(g, grain, entry, rc != 0);
     return rc;
 }
 
@@ -248,58 +279,96 @@ int grains_zero(struct grains *g, uint64_t offset, uint64_t length, unsigned fla
     return 0;
 }
 
-static int store_pages(struct grains *g)
+// A page of the table as it was at one moment.
+struct page_copy {
+    uint64_t page;
+    uint32_t *entries;
+};
+
+static void clear_copy(gpointer data)
 {
-    uint64_t pages = page_count(g);
-    g_autofree uint32_t *copy = g_new(uint32_t, g->per_page);
-    for (uint64_t page = 0; page < pages; page++) {
-        pthread_mutex_lock(&g->lock);
-        bool store = g->dirty[page] == 2;
-        if (store)
-            memcpy(copy, g->pages[page], g->per_page * 4);
-        pthread_mutex_unlock(&g->lock);
-        int rc = store ? g->store(g, page, copy) : 0;
-        if (rc)
-            return rc;
-    }
-    return 0;
+    g_free(((struct page_copy *)data)->entries);
 }
 
-// Dirty pages in the state FROM go to TO (0: clean). LOCK held.
-static void turn_pages(struct grains *g, uint8_t from, uint8_t to)
+// LOCK held.
+static GArray *copy_dirty(struct grains *g)
 {
     uint64_t pages = page_count(g);
-    for (uint64_t page = 0; page < pages; page++)
-        if (g->dirty[page] == from) {
-            g->dirty[page] = to;
-            g->dirty_count -= to == 0;
-        }
+    GArray *copies = g_array_new(FALSE, FALSE, sizeof(struct page_copy));
+    g_array_set_clear_func(copies, clear_copy);
+    for (uint64_t page = 0; page < pages && g->dirty_count; page++) {
+        if (!g->dirty[page])
+            continue;
+        struct page_copy copy = {page, g_memdup2(g->pages[page], g->per_page * 4)};
+        g_array_append_val(copies, copy);
+        g->dirty[page] = 2;
+    }
+    return copies;
+}
+
+// LOCK held.
+static void settle(struct grains *g, const GArray *copies, bool stored)
+{
+    for (unsigned i = 0; i < copies->len; i++) {
+        uint8_t *dirty = &g->dirty[g_array_index(copies, struct page_copy, i).page];
+        if (*dirty != 2) // changed again meanwhile
+            continue;
+        *dirty = stored ? 0 : 1;
+        g->dirty_count -= stored;
+    }
+}
+
+static int store_tables(struct grains *g, const GArray *copies)
+{
+    int rc = 0;
+    if (g->before_store) {
+        pthread_mutex_lock(&g->allocate_lock);
+        rc = g->before_store(g);
+        pthread_mutex_unlock(&g->allocate_lock);
+        if (!rc)
+            rc = file_sync(g->file);
+    }
+    for (unsigned i = 0; i < copies->len && !rc; i++) {
+        const struct page_copy *copy = &g_array_index(copies, struct page_copy, i);
+        rc = g->store(g, copy->page, copy->entries);
+    }
+    return rc ? rc : file_sync(g->file);
 }
 
 int grains_flush(struct grains *g)
 {
     pthread_mutex_lock(&g->flush_lock);
-    pthread_mutex_lock(&g->allocate_lock); // no block is half added
+    pthread_mutex_lock(&g->allocate_lock);
     pthread_mutex_lock(&g->lock);
-    bool tables = g->dirty_count || g->header_dirty;
-    if (tables)
-        turn_pages(g, 1, 2);
+    GArray *copies = copy_dirty(g);
+    bool header = g->header_dirty;
     pthread_mutex_unlock(&g->lock);
-    int rc = file_sync(g->file);
-    if (!rc && tables) {
-        if (g->before_store)
-            rc = g->before_store(g);
-        if (!rc)
-            rc = store_pages(g);
-        if (!rc)
-            rc = file_sync(g->file);
-        pthread_mutex_lock(&g->lock);
-        turn_pages(g, 2, rc ? 1 : 0);
-        pthread_mutex_unlock(&g->lock);
-    }
     pthread_mutex_unlock(&g->allocate_lock);
+    int rc = file_sync(g->file);
+    if (!rc && (copies->len || header))
+        rc = store_tables(g, copies);
+    pthread_mutex_lock(&g->lock);
+    settle(g, copies, rc == 0);
+    pthread_mutex_unlock(&g->lock);
+    g_array_free(copies, TRUE);
     pthread_mutex_unlock(&g->flush_lock);
     return rc;
+}
+
+int grains_top(struct grains *g, uint64_t *top)
+{
+    *top = 0;
+    for (uint64_t i = 0; i < g->count; i++) {
+        uint32_t entry;
+        uint64_t place;
+        int rc = grains_entry(g, i, true, &entry);
+        if (rc)
+            return rc;
+        enum grain_kind kind = g->kind(g, entry, &place);
+        if (kind != GRAIN_NONE && kind != GRAIN_ZERO)
+            *top = MAX(*top, (uint64_t)entry + 1);
+    }
+    return 0;
 }
 
 int grains_append(struct grains *g, uint64_t *end, uint64_t length, uint64_t alignment, uint64_t *offset)

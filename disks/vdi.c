@@ -3,50 +3,11 @@
 // Layout after the public description of the format ("VDI format", VirtualBox forum, and its headers' field names).
 #include "disks/check.h"
 #include "disks/create.h"
-#include "disks/grains.h"
 #include "disks/info.h"
+#include "disks/vdi.h"
 
 #include <errno.h>
 #include <string.h>
-
-enum {
-    VDI_SIGNATURE_AT = 0x40,
-    VDI_VERSION = 0x44,
-    VDI_HEADER_SIZE = 0x48,
-    VDI_TYPE = 0x4c,
-    VDI_MAP_AT = 0x154,
-    VDI_DATA_AT = 0x158,
-    VDI_SECTOR_SIZE = 0x168,
-    VDI_DISK_SIZE = 0x170,
-    VDI_BLOCK_SIZE = 0x178,
-    VDI_BLOCK_EXTRA = 0x17c,
-    VDI_BLOCKS = 0x180,
-    VDI_ALLOCATED = 0x184,
-    VDI_UUID = 0x188,
-    VDI_UUID_MODIFY = 0x198,
-    VDI_UUID_PARENT = 0x1a8,
-    VDI_UUID_PARENT_MODIFY = 0x1b8,
-    VDI_HEADER = 512,
-};
-enum { VDI_DYNAMIC = 1, VDI_FIXED = 2, VDI_DIFFERENCING = 4 };
-#define VDI_SIGNATURE 0xbeda107fu
-#define VDI_NONE      0xffffffffu
-#define VDI_ZERO      0xfffffffeu
-
-struct vdi {
-    uint8_t header[VDI_HEADER];
-    struct grains grains;
-    uint64_t map_at, data_at, block_size;
-    uint32_t type;
-    uint32_t allocated; // blocks that have a place
-    char generation[37];
-    bool marked; // the generation is new in this session
-};
-
-static uint32_t get32(const struct vdi *v, unsigned at)
-{
-    return load_le(v->header + at, 4);
-}
 
 static bool vdi_probe(const struct probe *probe)
 {
@@ -85,8 +46,6 @@ static int vdi_before_store(struct grains *g)
     struct vdi *v = g->opaque;
     store_le(v->header + VDI_ALLOCATED, 4, v->allocated);
     int rc = file_write(g->file, 0, v->header, VDI_HEADER);
-    if (!rc)
-        rc = file_sync(g->file);
     g->header_dirty = rc != 0;
     return rc;
 }
@@ -100,16 +59,16 @@ static bool refuse(struct disk *disk, GError **error, enum cloche_error code, co
 
 static bool check_header(struct disk *disk, struct vdi *v, GError **error)
 {
-    if (get32(v, VDI_SIGNATURE_AT) != VDI_SIGNATURE)
+    if (vdi_get32(v, VDI_SIGNATURE_AT) != VDI_SIGNATURE)
         return refuse(disk, error, CLOCHE_ERROR_CORRUPT, "it is not a VDI image");
-    if (get32(v, VDI_VERSION) >> 16 != 1 || get32(v, VDI_SECTOR_SIZE) != 512)
+    if (vdi_get32(v, VDI_VERSION) >> 16 != 1 || vdi_get32(v, VDI_SECTOR_SIZE) != 512)
         return refuse(disk, error, CLOCHE_ERROR_UNSUPPORTED,
                       "its VDI version is not known; convert it with VBoxManage");
     if (v->type != VDI_DYNAMIC && v->type != VDI_FIXED && v->type != VDI_DIFFERENCING)
         return refuse(disk, error, CLOCHE_ERROR_UNSUPPORTED,
                       "its VDI variant is not known; convert it with VBoxManage");
     uint64_t blocks = v->grains.count, block = v->block_size;
-    if (block < 4096 || block > 64 * MiB || block & (block - 1) || get32(v, VDI_BLOCK_EXTRA))
+    if (block < 4096 || block > 64 * MiB || block & (block - 1) || vdi_get32(v, VDI_BLOCK_EXTRA))
         return refuse(disk, error, CLOCHE_ERROR_UNSUPPORTED,
                       "its block size is not a power of two from 4 KiB to 64 MiB");
     if (disk->size % 512 || disk->size > blocks * block || blocks > disk->size / block + 1)
@@ -120,23 +79,20 @@ static bool check_header(struct disk *disk, struct vdi *v, GError **error)
     return true;
 }
 
-// The number of blocks with a place; a crash may have left the header's count behind.
+// The number of places that are given out; a crash may have left the header's count behind.
 static bool count_allocated(struct disk *disk, struct vdi *v, GError **error)
 {
-    for (uint64_t i = 0; i < v->grains.count; i++) {
-        uint32_t entry;
-        int rc = grains_entry(&v->grains, i, true, &entry);
-        if (rc) {
-            set_errno_error(error, rc, "Cannot read the block map of %s", disk->path);
-            return false;
-        }
-        if (entry < VDI_ZERO)
-            v->allocated = MAX(v->allocated, entry + 1);
+    uint64_t top;
+    int rc = grains_top(&v->grains, &top);
+    if (rc) {
+        set_errno_error(error, rc, "Cannot read the block map of %s", disk->path);
+        return false;
     }
-    if (v->allocated > v->grains.count)
+    if (top > v->grains.count + vdi_spare_places(v))
         return refuse(disk, error, CLOCHE_ERROR_CORRUPT,
                       "its block map has places past the end; run cloche-disk check");
-    v->grains.header_dirty = v->allocated != get32(v, VDI_ALLOCATED);
+    v->allocated = top;
+    v->grains.header_dirty = v->allocated != vdi_get32(v, VDI_ALLOCATED);
     return true;
 }
 
@@ -184,16 +140,17 @@ static bool vdi_open(struct disk *disk, GError **error)
         set_errno_error(error, rc, "Cannot read %s", disk->path);
         return false;
     }
-    v->type = get32(v, VDI_TYPE);
-    v->map_at = get32(v, VDI_MAP_AT);
-    v->data_at = get32(v, VDI_DATA_AT);
-    v->block_size = get32(v, VDI_BLOCK_SIZE);
+    v->type = vdi_get32(v, VDI_TYPE);
+    v->map_at = vdi_get32(v, VDI_MAP_AT);
+    v->data_at = vdi_get32(v, VDI_DATA_AT);
+    v->block_size = vdi_get32(v, VDI_BLOCK_SIZE);
     disk->size = load_le(v->header + VDI_DISK_SIZE, 8);
     v->grains = (struct grains){.disk = disk,
                                 .file = disk->file,
                                 .opaque = v,
                                 .grain_size = v->block_size,
-                                .count = get32(v, VDI_BLOCKS),
+                                .none = VDI_NONE,
+                                .count = vdi_get32(v, VDI_BLOCKS),
                                 .per_page = 1024,
                                 .table_at = v->map_at,
                                 .load = grains_load,
@@ -250,8 +207,7 @@ static int vdi_map(struct disk *disk, uint64_t offset, uint64_t length, unsigned
     return rc;
 }
 
-// The first change of a session gives the image a new modification UUID, so that overlays notice.
-static int mark(struct vdi *v)
+int vdi_mark(struct vdi *v)
 {
     struct grains *g = &v->grains;
     pthread_mutex_lock(&g->allocate_lock);
@@ -268,14 +224,14 @@ static int mark(struct vdi *v)
 static int vdi_write(struct disk *disk, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count)
 {
     struct vdi *v = disk->state;
-    int rc = v->marked ? 0 : mark(v);
+    int rc = v->marked ? 0 : vdi_mark(v);
     return rc ? rc : grains_write(&v->grains, offset, length, iov, iov_count);
 }
 
 static int vdi_zero(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct vdi *v = disk->state;
-    int rc = v->marked ? 0 : mark(v);
+    int rc = v->marked ? 0 : vdi_mark(v);
     return rc ? rc : grains_zero(&v->grains, offset, length, flags);
 }
 
@@ -330,7 +286,7 @@ static void make_header(uint8_t *h, uint64_t size, bool fixed, uint64_t blocks, 
 static bool vdi_create(const char *path, const struct disk_create_options *options, GError **error)
 {
     uint64_t blocks = (options->size + MiB - 1) / MiB, data_at = ALIGN_UP(VDI_HEADER + blocks * 4, MiB);
-    if (blocks > 0x1fffffff) {
+    if (blocks > VDI_MOST_BLOCKS) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "A VDI image cannot be larger than 512 TiB: use qcow2");
         return false;
     }
@@ -365,6 +321,7 @@ struct vdi_check {
     struct vdi *v;
     struct disk_check_result *result;
     uint32_t *owner; // of each place: block + 1, or 0
+    uint64_t most;   // places that there can be
     uint64_t places; // one past the highest in use
 };
 
@@ -377,7 +334,7 @@ static int find_owners(struct vdi_check *c)
         rc = grains_entry(g, i, true, &entry);
         if (rc || entry >= VDI_ZERO)
             continue;
-        bool outside = entry >= g->count || c->v->data_at + entry * c->v->block_size >= file_size(c->disk->file);
+        bool outside = entry >= c->most || c->v->data_at + entry * c->v->block_size >= file_size(c->disk->file);
         if (outside || c->owner[entry]) {
             c->result->corruptions++;
             disk_check_note(c->result, "Block %u %s", (unsigned)i,
@@ -435,7 +392,7 @@ static int check_places(struct vdi_check *c, bool repair)
 
 static int check_count(struct vdi_check *c, bool repair)
 {
-    uint64_t stored = get32(c->v, VDI_ALLOCATED);
+    uint64_t stored = vdi_get32(c->v, VDI_ALLOCATED);
     if (stored == c->places)
         return 0;
     disk_check_note(c->result, "The header counts %u blocks where %u are in use", (unsigned)stored,
@@ -446,14 +403,16 @@ static int check_count(struct vdi_check *c, bool repair)
         return 0;
     c->v->allocated = c->places;
     *(leak ? &c->result->leaks_fixed : &c->result->corruptions_fixed) += 1;
-    return vdi_before_store(&c->v->grains);
+    int rc = vdi_before_store(&c->v->grains);
+    return rc ? rc : file_sync(c->disk->file);
 }
 
 static bool vdi_check(struct disk *disk, bool repair, struct disk_check_result *result, struct job *job, GError **error)
 {
     struct vdi *v = disk->state;
-    g_autofree uint32_t *owner = g_try_new0(uint32_t, v->grains.count + 1);
-    struct vdi_check c = {.disk = disk, .v = v, .result = result, .owner = owner};
+    uint64_t most = v->grains.count + vdi_spare_places(v);
+    g_autofree uint32_t *owner = g_try_new0(uint32_t, most);
+    struct vdi_check c = {.disk = disk, .v = v, .result = result, .owner = owner, .most = most};
     result->clusters_total = v->grains.count;
     int rc = owner ? find_owners(&c) : -ENOMEM;
     if (!rc)
@@ -475,6 +434,7 @@ const struct disk_driver vdi_driver = {
     .zero = vdi_zero,
     .discard = vdi_discard,
     .flush = vdi_flush,
+    .resize = vdi_resize,
     .info = vdi_info,
     .create = vdi_create,
     .check = vdi_check,

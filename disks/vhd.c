@@ -1,57 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Virtual Hard Disk images after Microsoft's "Virtual Hard Disk Image Format Specification" 1.0: fixed and dynamic ones
 // are read and written, differencing ones read.
-#include "disks/be.h"
 #include "disks/check.h"
 #include "disks/create.h"
-#include "disks/grains.h"
 #include "disks/info.h"
+#include "disks/vhd.h"
 
 #include <errno.h>
 #include <time.h>
 
-enum { FOOTER = 512, DYNAMIC_HEADER = 1024, SECTOR = 512 };
-enum { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
-enum { // footer
-    F_FEATURES = 8,
-    F_VERSION = 12,
-    F_DATA_AT = 16,
-    F_TIME = 24,
-    F_CREATOR = 28,
-    F_CREATOR_VERSION = 32,
-    F_HOST = 36,
-    F_ORIGINAL_SIZE = 40,
-    F_SIZE = 48,
-    F_GEOMETRY = 56,
-    F_TYPE = 60,
-    F_CHECKSUM = 64,
-    F_UUID = 68,
-};
-enum { // dynamic header
-    H_DATA_AT = 8,
-    H_TABLE_AT = 16,
-    H_VERSION = 24,
-    H_ENTRIES = 28,
-    H_BLOCK = 32,
-    H_CHECKSUM = 36,
-    H_PARENT_UUID = 40,
-    H_PARENT_NAME = 64,
-    H_LOCATORS = 576,
-};
-#define VHD_NONE 0xffffffffu
-#define VHD_MOST (2040ull * 1024 * MiB)
-
-struct vhd {
-    uint8_t footer[FOOTER], header[DYNAMIC_HEADER];
-    uint32_t type;
-    struct grains grains; // dynamic and differencing
-    uint64_t table_at, block_size, bitmap_size;
-    uint64_t data_end;   // where the footer is, or the next block goes
-    GHashTable *bitmaps; // differencing: block number -> bitmap
-    pthread_mutex_t bitmap_lock;
-};
-
-static uint32_t checksum(const uint8_t *data, unsigned length, unsigned skip)
+uint32_t vhd_checksum(const uint8_t *data, unsigned length, unsigned skip)
 {
     uint32_t sum = 0;
     for (unsigned i = 0; i < length; i++)
@@ -59,9 +17,9 @@ static uint32_t checksum(const uint8_t *data, unsigned length, unsigned skip)
     return ~sum;
 }
 
-static bool footer_is_valid(const uint8_t *f)
+bool vhd_footer_is_valid(const uint8_t *f)
 {
-    return memcmp(f, "conectix", 8) == 0 && load_be32(f + F_CHECKSUM) == checksum(f, FOOTER, F_CHECKSUM);
+    return memcmp(f, "conectix", 8) == 0 && load_be32(f + F_CHECKSUM) == vhd_checksum(f, FOOTER, F_CHECKSUM);
 }
 
 // Dynamic images start with a copy of the footer. Fixed ones are a disk with a footer behind it, which must fit
@@ -70,7 +28,7 @@ static bool vhd_probe(const struct probe *probe)
 {
     if (probe->head_length >= FOOTER && memcmp(probe->head, "conectix", 8) == 0)
         return true;
-    return probe->tail && footer_is_valid(probe->tail) && load_be32(probe->tail + F_TYPE) == VHD_FIXED &&
+    return probe->tail && vhd_footer_is_valid(probe->tail) && load_be32(probe->tail + F_TYPE) == VHD_FIXED &&
            load_be64(probe->tail + F_SIZE) == probe->file_size - FOOTER;
 }
 
@@ -118,19 +76,22 @@ static bool read_footer(struct disk *disk, struct vhd *v, GError **error)
 {
     uint64_t size = file_size(disk->file);
     int rc = size < FOOTER ? -EIO : file_read(disk->file, size - FOOTER, v->footer, FOOTER);
-    if (!rc && !footer_is_valid(v->footer)) // a dynamic image whose end was lost has a copy at its start
+    if (!rc && !vhd_footer_is_valid(v->footer)) // a dynamic image whose end was lost has a copy at its start
         rc = file_read(disk->file, 0, v->footer, FOOTER);
     if (rc) {
         set_errno_error(error, rc, "Cannot read %s", disk->path);
         return false;
     }
-    if (!footer_is_valid(v->footer))
+    if (!vhd_footer_is_valid(v->footer))
         return refuse(disk, error, CLOCHE_ERROR_CORRUPT, "neither its footer nor the copy of it is valid");
     v->type = load_be32(v->footer + F_TYPE);
     disk->size = ALIGN_DOWN(load_be64(v->footer + F_SIZE), SECTOR);
     if (v->type != VHD_FIXED && v->type != VHD_DYNAMIC && v->type != VHD_DIFFERENCING)
         return refuse(disk, error, CLOCHE_ERROR_UNSUPPORTED,
                       "its VHD variant is not known; convert it with the tool that made it");
+    uint64_t stale = load_be64(v->footer + F_STALE);
+    if (v->type == VHD_FIXED && stale % SECTOR == 0 && stale < disk->size)
+        v->stale = stale;
     if (disk->size > INT64_MAX / 2 || (v->type == VHD_FIXED && disk->size > size - FOOTER))
         return refuse(disk, error, CLOCHE_ERROR_CORRUPT, "its size and the length of the file do not fit together");
     return true;
@@ -145,7 +106,7 @@ static bool read_header(struct disk *disk, struct vhd *v, GError **error)
         return false;
     }
     if (memcmp(v->header, "cxsparse", 8) != 0 ||
-        load_be32(v->header + H_CHECKSUM) != checksum(v->header, DYNAMIC_HEADER, H_CHECKSUM))
+        load_be32(v->header + H_CHECKSUM) != vhd_checksum(v->header, DYNAMIC_HEADER, H_CHECKSUM))
         return refuse(disk, error, CLOCHE_ERROR_CORRUPT, "its dynamic header is not valid");
     v->table_at = load_be64(v->header + H_TABLE_AT);
     v->block_size = load_be32(v->header + H_BLOCK);
@@ -160,6 +121,8 @@ static bool read_header(struct disk *disk, struct vhd *v, GError **error)
                                 .file = disk->file,
                                 .opaque = v,
                                 .grain_size = v->block_size,
+                                .prefix = v->bitmap_size,
+                                .none = VHD_NONE,
                                 .count = disk->size / v->block_size + !!(disk->size % v->block_size),
                                 .per_page = 1024,
                                 .table_at = v->table_at,
@@ -176,16 +139,14 @@ static bool find_end(struct disk *disk, struct vhd *v, GError **error)
     struct grains *g = &v->grains;
     uint64_t entries = load_be32(v->header + H_ENTRIES);
     v->data_end = MAX(v->table_at + ALIGN_UP(entries * 4, SECTOR), load_be64(v->footer + F_DATA_AT) + DYNAMIC_HEADER);
-    for (uint64_t i = 0; i < g->count; i++) {
-        uint32_t entry;
-        int rc = grains_entry(g, i, true, &entry);
-        if (rc) {
-            set_errno_error(error, rc, "Cannot read the block table of %s", disk->path);
-            return false;
-        }
-        if (entry != VHD_NONE)
-            v->data_end = MAX(v->data_end, (uint64_t)entry * SECTOR + v->bitmap_size + v->block_size);
+    uint64_t top;
+    int rc = grains_top(g, &top);
+    if (rc) {
+        set_errno_error(error, rc, "Cannot read the block table of %s", disk->path);
+        return false;
     }
+    if (top)
+        v->data_end = MAX(v->data_end, (top - 1) * SECTOR + v->bitmap_size + v->block_size);
     return true;
 }
 
@@ -208,11 +169,14 @@ static bool open_dynamic(struct disk *disk, struct vhd *v, GError **error)
 {
     if (!read_header(disk, v, error) || !grains_init(&v->grains, error))
         return false;
+    v->complete = g_try_malloc0(v->grains.count / 8 + 1);
+    v->bitmaps = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+    pthread_mutex_init(&v->bitmap_lock, NULL);
+    if (!v->complete)
+        return refuse(disk, error, CLOCHE_ERROR_FAILED, "there is not enough memory");
     if (v->type == VHD_DYNAMIC)
         return disk->read_only || disk->flags & DISK_OPEN_REPAIR || find_end(disk, v, error);
     disk->read_only_reason = g_strdup("differencing VHD images are only read here; make a qcow2 overlay on top of it");
-    v->bitmaps = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-    pthread_mutex_init(&v->bitmap_lock, NULL);
     find_parent(disk, v);
     if (disk->backing_path)
         return true;
@@ -222,7 +186,12 @@ static bool open_dynamic(struct disk *disk, struct vhd *v, GError **error)
 static bool vhd_open(struct disk *disk, GError **error)
 {
     struct vhd *v = disk->state = g_new0(struct vhd, 1);
-    return read_footer(disk, v, error) && (v->type == VHD_FIXED || open_dynamic(disk, v, error));
+    if (!read_footer(disk, v, error) || (v->type != VHD_FIXED && !open_dynamic(disk, v, error)))
+        return false;
+    int rc = disk->read_only || v->type == VHD_DIFFERENCING ? 0 : vhd_recover(disk);
+    if (rc)
+        set_errno_error(error, rc, "Cannot write to %s", disk->path);
+    return rc == 0;
 }
 
 static void vhd_close(struct disk *disk)
@@ -233,6 +202,7 @@ static void vhd_close(struct disk *disk)
         g_hash_table_destroy(v->bitmaps);
         pthread_mutex_destroy(&v->bitmap_lock);
     }
+    g_free(v->complete);
     g_free(v);
 }
 
@@ -247,62 +217,136 @@ static bool vhd_check_base(struct disk *disk, GError **error)
     return false;
 }
 
-// ---- Requests ----
-// Differencing: a bit for each sector says whether it is here or in the parent.
-static int sector_run(struct vhd *v, uint64_t offset, struct extent *extent)
+// ---- Sector bitmaps ----
+// A bit for each sector of a block says whether its data is here, or else in the parent; without one it reads as
+// zeroes. Blocks that we make have all bits set; other programs' may not.
+static bool has_sector(const uint8_t *bitmap, uint64_t sector)
+{
+    return bitmap[sector / 8] >> (7 - sector % 8) & 1;
+}
+
+static uint64_t sectors_alike(const uint8_t *bitmap, uint64_t from, uint64_t to)
+{
+    uint64_t at = from + 1;
+    while (at < to && has_sector(bitmap, at) == has_sector(bitmap, from))
+        at++;
+    return at - from;
+}
+
+// *BITMAP: NULL where the block, whose data is at DATA, has all its sectors. BITMAP_LOCK held.
+static int find_bitmap(struct vhd *v, uint64_t block, uint64_t data, uint8_t **bitmap)
+{
+    gpointer key = GSIZE_TO_POINTER(block + 1);
+    *bitmap = g_hash_table_lookup(v->bitmaps, key);
+    if (*bitmap || v->complete[block / 8] >> block % 8 & 1)
+        return 0;
+    g_autofree uint8_t *loaded = g_malloc(v->bitmap_size);
+    int rc = file_read(v->grains.file, data - v->bitmap_size, loaded, v->bitmap_size);
+    if (rc)
+        return rc;
+    uint64_t sectors = v->block_size / SECTOR;
+    if (has_sector(loaded, 0) && sectors_alike(loaded, 0, sectors) == sectors) {
+        v->complete[block / 8] |= 1 << block % 8;
+        return 0;
+    }
+    if (g_hash_table_size(v->bitmaps) > 4096)
+        g_hash_table_remove_all(v->bitmaps);
+    *bitmap = g_steal_pointer(&loaded);
+    g_hash_table_insert(v->bitmaps, key, *bitmap);
+    return 0;
+}
+
+// Cuts EXTENT, the data of one block, to sectors that are alike.
+static int sector_run(struct vhd *v, uint64_t offset, bool may_block, struct extent *extent)
 {
     uint64_t block = offset / v->block_size, sector = offset % v->block_size / SECTOR;
-    gpointer key = GSIZE_TO_POINTER(block + 1);
+    uint8_t *bitmap = NULL;
     pthread_mutex_lock(&v->bitmap_lock);
-    uint8_t *bitmap = g_hash_table_lookup(v->bitmaps, key);
-    if (!bitmap) {
-        uint64_t data = extent->file_offset - offset % v->block_size;
-        bitmap = g_malloc(v->bitmap_size);
-        int rc = file_read(extent->file, data - v->bitmap_size, bitmap, v->bitmap_size);
-        if (rc) {
-            g_free(bitmap);
-            pthread_mutex_unlock(&v->bitmap_lock);
-            return rc;
-        }
-        if (g_hash_table_size(v->bitmaps) > 4096)
-            g_hash_table_remove_all(v->bitmaps);
-        g_hash_table_insert(v->bitmaps, key, bitmap);
+    bool known = v->complete[block / 8] >> block % 8 & 1;
+    int rc = known        ? 0
+             : !may_block ? -EAGAIN
+                          : find_bitmap(v, block, extent->file_offset - offset % v->block_size, &bitmap);
+    if (!rc && bitmap) {
+        extent->length = sectors_alike(bitmap, sector, sector + extent->length / SECTOR) * SECTOR;
+        extent->writable = false;
+        if (!has_sector(bitmap, sector))
+            extent->kind = v->type == VHD_DYNAMIC ? EXTENT_ZERO : EXTENT_BACKING;
     }
-    uint64_t most = MIN(extent->length / SECTOR, v->block_size / SECTOR - sector), run = 0;
-    bool here = bitmap[sector / 8] >> (7 - sector % 8) & 1;
-    while (run < most && (bool)(bitmap[(sector + run) / 8] >> (7 - (sector + run) % 8) & 1) == here)
-        run++;
     pthread_mutex_unlock(&v->bitmap_lock);
-    extent->length = run * SECTOR;
-    extent->kind = here ? EXTENT_DATA : EXTENT_BACKING;
+    return rc;
+}
+
+// Before a block is written to it gets all its sectors: zeroes where it had none, then the bits.
+static int complete_block(struct vhd *v, uint64_t block)
+{
+    uint64_t data, sectors = v->block_size / SECTOR;
+    uint32_t entry;
+    uint8_t *bitmap = NULL;
+    int rc = grains_entry(&v->grains, block, true, &entry);
+    if (rc || v->grains.kind(&v->grains, entry, &data) != GRAIN_DATA)
+        return rc;
+    pthread_mutex_lock(&v->bitmap_lock);
+    rc = find_bitmap(v, block, data, &bitmap);
+    for (uint64_t at = 0, run; bitmap && at < sectors && !rc; at += run) {
+        run = sectors_alike(bitmap, at, sectors);
+        if (!has_sector(bitmap, at))
+            rc = file_zero(v->grains.file, data + at * SECTOR, run * SECTOR);
+    }
+    if (bitmap && !rc && (rc = file_sync(v->grains.file)) == 0) {
+        memset(bitmap, 0xff, v->bitmap_size);
+        rc = file_write(v->grains.file, data - v->bitmap_size, bitmap, v->bitmap_size);
+    }
+    if (bitmap && !rc) {
+        v->complete[block / 8] |= 1 << block % 8;
+        g_hash_table_remove(v->bitmaps, GSIZE_TO_POINTER(block + 1));
+    }
+    pthread_mutex_unlock(&v->bitmap_lock);
+    return rc;
+}
+
+// ---- Requests ----
+static int map_fixed(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags, struct extent *extent)
+{
+    struct vhd *v = disk->state;
+    *extent = (struct extent){
+        .kind = EXTENT_DATA, .length = length, .file = disk->file, .file_offset = offset, .writable = true};
+    if (v->stale && offset < v->stale + SECTOR && offset + length > v->stale) {
+        if (offset < v->stale)
+            extent->length = v->stale - offset;
+        else {
+            extent->length = SECTOR;
+            extent->kind = EXTENT_ZERO;
+        }
+    } else if (flags & MAP_HOLES && file_is_hole(disk->file, offset, length, &extent->length))
+        extent->kind = EXTENT_ZERO;
     return 0;
 }
 
 static int vhd_map(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags, struct extent *extent)
 {
     struct vhd *v = disk->state;
-    if (v->type == VHD_FIXED) {
-        *extent = (struct extent){
-            .kind = EXTENT_DATA, .length = length, .file = disk->file, .file_offset = offset, .writable = true};
-        if (flags & MAP_HOLES && file_is_hole(disk->file, offset, length, &extent->length))
-            extent->kind = EXTENT_ZERO;
-        return 0;
-    }
-    if (v->type == VHD_DIFFERENCING && !(flags & MAP_MAY_BLOCK))
-        return -EAGAIN;
-    if (v->type == VHD_DIFFERENCING)
-        length = MIN(length, v->block_size - offset % v->block_size);
-    int rc = grains_map(&v->grains, offset, length, v->type == VHD_DIFFERENCING ? flags & ~MAP_HOLES : flags, extent);
-    if (!rc && v->type == VHD_DIFFERENCING && extent->kind == EXTENT_DATA)
-        rc = sector_run(v, offset, extent);
+    if (v->type == VHD_FIXED)
+        return map_fixed(disk, offset, length, flags, extent);
+    int rc = grains_map(&v->grains, offset, length, flags & ~MAP_HOLES, extent);
+    if (rc || extent->kind != EXTENT_DATA)
+        return rc;
+    extent->length = MIN(extent->length, v->block_size - offset % v->block_size);
+    rc = sector_run(v, offset, flags & MAP_MAY_BLOCK, extent);
+    if (!rc && flags & MAP_HOLES && extent->kind == EXTENT_DATA &&
+        file_is_hole(extent->file, extent->file_offset, extent->length, &extent->length))
+        extent->kind = EXTENT_ZERO;
     return rc;
 }
 
 static int vhd_write(struct disk *disk, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count)
 {
     struct vhd *v = disk->state;
-    return v->type == VHD_FIXED ? file_writev(disk->file, offset, iov, iov_count)
-                                : grains_write(&v->grains, offset, length, iov, iov_count);
+    if (v->type == VHD_FIXED)
+        return file_writev(disk->file, offset, iov, iov_count);
+    int rc = 0;
+    for (uint64_t block = offset / v->block_size; block <= (offset + length - 1) / v->block_size && !rc; block++)
+        rc = complete_block(v, block);
+    return rc ? rc : grains_write(&v->grains, offset, length, iov, iov_count);
 }
 
 static int vhd_zero(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags)
@@ -339,8 +383,7 @@ static uint64_t vhd_cluster_size(struct disk *disk)
     return ((struct vhd *)disk->state)->block_size;
 }
 
-// The appendix "CHS Calculation" of the specification.
-static void put_geometry(uint8_t *out, uint64_t size)
+void vhd_put_geometry(uint8_t *out, uint64_t size)
 {
     uint64_t sectors = MIN(size / SECTOR, 65535ull * 16 * 255), cylinders_heads;
     unsigned heads = 16, per_track = 255;
@@ -364,6 +407,13 @@ static void put_geometry(uint8_t *out, uint64_t size)
     out[3] = per_track;
 }
 
+void vhd_put_creator(uint8_t *f)
+{
+    memcpy(f + F_CREATOR, "win ", 4);
+    store_be32(f + F_CREATOR_VERSION, 0x000a0000);
+    memcpy(f + F_HOST, "Wi2k", 4);
+}
+
 static void make_footer(uint8_t *f, uint64_t size, bool fixed)
 {
     memset(f, 0, FOOTER);
@@ -372,16 +422,14 @@ static void make_footer(uint8_t *f, uint64_t size, bool fixed)
     store_be32(f + F_VERSION, 0x00010000);
     store_be64(f + F_DATA_AT, fixed ? UINT64_MAX : FOOTER);
     store_be32(f + F_TIME, time(NULL) - 946684800);
-    memcpy(f + F_CREATOR, "win ", 4); // tells readers to go by the size and not by the rounded geometry
-    store_be32(f + F_CREATOR_VERSION, 0x000a0000);
-    memcpy(f + F_HOST, "Wi2k", 4);
+    vhd_put_creator(f);
     store_be64(f + F_ORIGINAL_SIZE, size);
     store_be64(f + F_SIZE, size);
-    put_geometry(f + F_GEOMETRY, size);
+    vhd_put_geometry(f + F_GEOMETRY, size);
     store_be32(f + F_TYPE, fixed ? VHD_FIXED : VHD_DYNAMIC);
     for (unsigned i = 0; i < 4; i++)
         store_be32(f + F_UUID + 4 * i, g_random_int());
-    store_be32(f + F_CHECKSUM, checksum(f, FOOTER, F_CHECKSUM));
+    store_be32(f + F_CHECKSUM, vhd_checksum(f, FOOTER, F_CHECKSUM));
 }
 
 static int write_dynamic(struct file *file, const uint8_t *footer, uint64_t size)
@@ -395,7 +443,7 @@ static int write_dynamic(struct file *file, const uint8_t *footer, uint64_t size
     store_be32(header + H_VERSION, 0x00010000);
     store_be32(header + H_ENTRIES, entries);
     store_be32(header + H_BLOCK, 2 * MiB);
-    store_be32(header + H_CHECKSUM, checksum(header, DYNAMIC_HEADER, H_CHECKSUM));
+    store_be32(header + H_CHECKSUM, vhd_checksum(header, DYNAMIC_HEADER, H_CHECKSUM));
     g_autofree uint8_t *table = g_malloc(table_size);
     memset(table, 0xff, table_size);
     int rc = file_write(file, FOOTER, header, DYNAMIC_HEADER);
@@ -484,7 +532,7 @@ static bool vhd_check(struct disk *disk, bool repair, struct disk_check_result *
         return false;
     if (!rc)
         rc = file_read(disk->file, file_size(disk->file) - FOOTER, tail, FOOTER);
-    bool lost = !rc && !footer_is_valid(tail),
+    bool lost = !rc && !vhd_footer_is_valid(tail),
          loose = !rc && !lost && file_size(disk->file) > v->data_end + FOOTER + 4096;
     if (lost || loose) { // a crash while a block was added: the copy at the start has it
         result->leaks++;
@@ -514,6 +562,7 @@ const struct disk_driver vhd_driver = {
     .zero = vhd_zero,
     .discard = vhd_discard,
     .flush = vhd_flush,
+    .resize = vhd_resize,
     .info = vhd_info,
     .create = vhd_create,
     .check = vhd_check,

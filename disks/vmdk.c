@@ -211,7 +211,7 @@ static int compressed(struct disk *disk, uint64_t offset, const struct iovec *io
     return vmdk_read_compressed(e, offset - e->start, iov, iov_count);
 }
 
-static int mark(struct vmdk *v)
+int vmdk_mark(struct vmdk *v)
 {
     pthread_mutex_lock(&v->lock);
     int rc = v->marked ? 0 : vmdk_change_cid(v);
@@ -224,7 +224,7 @@ static int vmdk_write(struct disk *disk, uint64_t offset, uint64_t length, const
 {
     struct vmdk *v = disk->state;
     struct vmdk_extent *e = &v->extents[0];
-    int rc = v->marked ? 0 : mark(v);
+    int rc = v->marked ? 0 : vmdk_mark(v);
     if (rc)
         return rc;
     return e->kind == VMDK_SPARSE ? grains_write(&e->grains, offset, length, iov, iov_count)
@@ -235,7 +235,7 @@ static int vmdk_zero(struct disk *disk, uint64_t offset, uint64_t length, unsign
 {
     struct vmdk *v = disk->state;
     struct vmdk_extent *e = &v->extents[0];
-    int rc = v->marked ? 0 : mark(v);
+    int rc = v->marked ? 0 : vmdk_mark(v);
     if (rc)
         return rc;
     if (e->kind == VMDK_SPARSE)
@@ -313,7 +313,7 @@ static bool create_flat(struct file *file, const char *path, const struct disk_c
 
 static bool vmdk_create(const char *path, const struct disk_create_options *options, GError **error)
 {
-    if (!options->size || options->size > 2048 * GiB - 64 * MiB) {
+    if (!options->size || options->size > VMDK_MOST) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
                     "A VMDK image must have from 512 bytes to just under 2 TiB: use qcow2 for other sizes");
         return false;
@@ -372,6 +372,15 @@ static int check_table(struct grain_check *c, uint32_t table, uint32_t *copy)
     return rc;
 }
 
+uint64_t vmdk_metadata_end(const struct vmdk_extent *e)
+{
+    uint64_t directory = (e->tables * 4ull + 511) / 512, table = (e->per_table * 4ull + 511) / 512;
+    uint64_t end = MAX(e->directory_at, e->redundant_at) + directory;
+    for (uint32_t i = 0; i < e->tables; i++)
+        end = MAX(end, MAX(e->directory[i], e->redundant ? e->redundant[i] : 0) + table);
+    return MAX(end * VMDK_SECTOR, e->owns_file ? 0 : e->vmdk->descriptor_offset + e->vmdk->descriptor_room);
+}
+
 static int check_extent(struct vmdk_extent *e, bool repair, struct disk_check_result *result, struct job *job)
 {
     struct grain_check c = {.e = e, .result = result, .seen = g_hash_table_new(NULL, NULL)};
@@ -391,6 +400,7 @@ static int check_extent(struct vmdk_extent *e, bool repair, struct disk_check_re
                 rc = e->grains.store(&e->grains, table, entries);
         result->leaks_fixed += repair && !rc;
     }
+    c.end = c.end ? MAX(c.end, vmdk_metadata_end(e)) : 0;
     bool loose = !rc && !e->compressed && c.end && file_size(e->file) > ALIGN_UP(c.end, e->grains.grain_size);
     if (loose) {
         result->leaks++;
@@ -427,6 +437,7 @@ const struct disk_driver vmdk_driver = {
     .zero = vmdk_zero,
     .discard = vmdk_discard,
     .flush = vmdk_flush,
+    .resize = vmdk_resize,
     .info = vmdk_info,
     .create = vmdk_create,
     .check = vmdk_check,

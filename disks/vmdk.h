@@ -7,6 +7,7 @@
 
 #define VMDK_MAGIC  0x564d444bu // "KDMV"
 #define VMDK_SECTOR 512ull
+#define VMDK_MOST   (2048 * GiB - 64 * MiB)
 
 enum vmdk_extent_kind { VMDK_FLAT, VMDK_SPARSE, VMDK_ZERO };
 
@@ -22,6 +23,7 @@ struct vmdk_extent {
     struct grains grains;
     uint32_t *directory, *redundant; // sectors of grain tables; REDUNDANT may be NULL
     uint32_t tables, per_table;
+    uint64_t directory_at, redundant_at, overhead; // sectors
     bool zero_grains, compressed;
     uint64_t end; // where the next grain goes
 };
@@ -51,9 +53,36 @@ struct vmdk_line {
 // The extent lines, as an array of struct vmdk_line. NULL with ERROR.
 GArray *vmdk_descriptor_extents(struct vmdk *v, GError **error);
 char *vmdk_descriptor_make(uint32_t cid, const char *variant, const char *extent_line, uint64_t size);
+// The same text for a disk of SIZE bytes with one extent. Free with g_free().
+char *vmdk_descriptor_resized(const struct vmdk *v, uint64_t size);
 int vmdk_change_cid(struct vmdk *v); // before the first change of a session; LOCK held
 
+// vmdk.c
+// Where tables, directories and the descriptor end: a resize may have put them behind grains. Bytes.
+uint64_t vmdk_metadata_end(const struct vmdk_extent *e);
+int vmdk_mark(struct vmdk *v); // a new content id, once a session
+
+// vmdk_resize.c
+bool vmdk_resize(struct disk *disk, uint64_t size, GError **error);
+
 // vmdk_sparse.c
+enum { // byte offsets in the header, which is packed
+    VMDK_HEADER = 512,
+    H_MAGIC = 0,
+    H_VERSION = 4,
+    H_FLAGS = 8,
+    H_CAPACITY = 12,
+    H_GRAIN = 20,
+    H_DESCRIPTOR = 28,
+    H_DESCRIPTOR_SIZE = 36,
+    H_PER_TABLE = 44,
+    H_REDUNDANT = 48,
+    H_DIRECTORY = 56,
+    H_OVERHEAD = 64,
+    H_UNCLEAN = 72,
+    H_NEWLINES = 73,
+    H_COMPRESSION = 77,
+};
 bool vmdk_sparse_open(struct vmdk_extent *e, GError **error);
 void vmdk_sparse_close(struct vmdk_extent *e);
 int vmdk_read_compressed(struct vmdk_extent *e, uint64_t offset, const struct iovec *iov, unsigned iov_count);

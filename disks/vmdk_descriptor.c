@@ -140,6 +140,35 @@ char *vmdk_descriptor_make(uint32_t cid, const char *variant, const char *extent
                            cid, variant, extent_line, (unsigned)MIN(size / (16 * 63 * 512), 16383));
 }
 
+static uint64_t number_of(const char *text, const char *key, uint64_t missing)
+{
+    g_autofree char *value = value_of(text, key);
+    uint64_t number = value ? g_ascii_strtoull(value, NULL, 10) : 0;
+    return number ? number : missing;
+}
+
+char *vmdk_descriptor_resized(const struct vmdk *v, uint64_t size)
+{
+    uint64_t heads = number_of(v->descriptor, "ddb.geometry.heads", 16);
+    uint64_t sectors = number_of(v->descriptor, "ddb.geometry.sectors", 63);
+    uint64_t cylinders = MIN(size / (heads * sectors * VMDK_SECTOR), heads == 16 ? 16383 : 65535);
+    g_auto(GStrv) lines = g_strsplit(v->descriptor, "\n", 4096);
+    for (char **line = lines; *line; line++) {
+        char *now = NULL;
+        const char *rest = is_extent_line(*line) ? strchr(*line, ' ') + 1 : NULL;
+        if (rest) // access, sectors, what it is
+            now = g_strdup_printf("%.*s%" G_GUINT64_FORMAT "%s", (int)(rest - *line), *line, size / 512,
+                                  rest + strcspn(rest, " "));
+        else if (g_str_has_prefix(*line, "ddb.geometry.cylinders"))
+            now = g_strdup_printf("ddb.geometry.cylinders = \"%" G_GUINT64_FORMAT "\"", cylinders);
+        if (!now)
+            continue;
+        g_free(*line);
+        *line = now;
+    }
+    return g_strjoinv("\n", lines);
+}
+
 int vmdk_change_cid(struct vmdk *v)
 {
     char *at = strstr(v->descriptor, "CID=");

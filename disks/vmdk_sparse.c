@@ -7,23 +7,7 @@
 #include <string.h>
 #include <zlib.h>
 
-enum { HEADER = 512, GRAIN_SECTORS = 128, PER_TABLE = 512, DESCRIPTOR_SECTORS = 20 };
-enum { // byte offsets in the header, which is packed
-    H_MAGIC = 0,
-    H_VERSION = 4,
-    H_FLAGS = 8,
-    H_CAPACITY = 12,
-    H_GRAIN = 20,
-    H_DESCRIPTOR = 28,
-    H_DESCRIPTOR_SIZE = 36,
-    H_PER_TABLE = 44,
-    H_REDUNDANT = 48,
-    H_DIRECTORY = 56,
-    H_OVERHEAD = 64,
-    H_UNCLEAN = 72,
-    H_NEWLINES = 73,
-    H_COMPRESSION = 77,
-};
+enum { HEADER = VMDK_HEADER, GRAIN_SECTORS = 128, PER_TABLE = 512, DESCRIPTOR_SECTORS = 20 };
 enum {
     FLAG_NEWLINES = 1 << 0,
     FLAG_REDUNDANT = 1 << 1,
@@ -182,9 +166,12 @@ bool vmdk_sparse_open(struct vmdk_extent *e, GError **error)
     uint64_t count = (capacity + grain - 1) / grain;
     e->tables = (count + e->per_table - 1) / e->per_table;
     e->end = ALIGN_UP(file_size(e->file), grain);
-    e->directory = load_directory(e, load_le(h + H_DIRECTORY, 8), error);
+    e->overhead = load_le(h + H_OVERHEAD, 8);
+    e->directory_at = load_le(h + H_DIRECTORY, 8);
+    e->redundant_at = flags & FLAG_REDUNDANT ? load_le(h + H_REDUNDANT, 8) : 0;
+    e->directory = load_directory(e, e->directory_at, error);
     if (e->directory && flags & FLAG_REDUNDANT)
-        e->redundant = load_directory(e, load_le(h + H_REDUNDANT, 8), error);
+        e->redundant = load_directory(e, e->redundant_at, error);
     if (!e->directory || (flags & FLAG_REDUNDANT && !e->redundant))
         return false;
     e->grains = (struct grains){.disk = e->vmdk->disk,

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -40,21 +41,22 @@ struct format {
     struct disk_create_options options;
     const char *qemu_check; // format name, or NULL
     bool base;
+    uint64_t large; // a size at which the tables need another place
 };
 
 static const struct format formats[] = {
-    {"raw", {.format = "raw"}, NULL, false},
-    {"qcow2", {.format = "qcow2"}, "qcow2", false},
-    {"qcow2-4k", {.format = "qcow2", .cluster_size = 4096}, "qcow2", false},
-    {"qcow2-base", {.format = "qcow2", .cluster_size = 16384}, "qcow2", true},
-    {"qcow2-ext", {.format = "qcow2", .extended_l2 = true}, "qcow2", true},
-    {"qcow2-v2", {.format = "qcow2", .version = 2, .cluster_size = 512}, "qcow2", false},
-    {"vmdk", {.format = "vmdk"}, "vmdk", false},
-    {"vmdk-flat", {.format = "vmdk", .preallocate = true}, NULL, false},
-    {"vdi", {.format = "vdi"}, "vdi", false},
-    {"vdi-fixed", {.format = "vdi", .preallocate = true}, "vdi", false},
-    {"vhd", {.format = "vhd"}, NULL, false},
-    {"vhd-fixed", {.format = "vhd", .preallocate = true}, NULL, false},
+    {"raw", {.format = "raw"}, NULL, false, 0},
+    {"qcow2", {.format = "qcow2"}, "qcow2", false, 0},
+    {"qcow2-4k", {.format = "qcow2", .cluster_size = 4096}, "qcow2", false, 0},
+    {"qcow2-base", {.format = "qcow2", .cluster_size = 16384}, "qcow2", true, 0},
+    {"qcow2-ext", {.format = "qcow2", .extended_l2 = true}, "qcow2", true, 0},
+    {"qcow2-v2", {.format = "qcow2", .version = 2, .cluster_size = 512}, "qcow2", false, 0},
+    {"vmdk", {.format = "vmdk"}, "vmdk", false, 100 * MiB},
+    {"vmdk-flat", {.format = "vmdk", .preallocate = true}, NULL, false, 0},
+    {"vdi", {.format = "vdi"}, "vdi", false, 300 * GiB},
+    {"vdi-fixed", {.format = "vdi", .preallocate = true}, "vdi", false, 0},
+    {"vhd", {.format = "vhd"}, NULL, false, 300 * MiB},
+    {"vhd-fixed", {.format = "vhd", .preallocate = true}, NULL, false, 0},
 };
 
 static char *make_image(const struct format *f, uint64_t size, struct stamps *stamps)
@@ -109,12 +111,41 @@ static void check_image(const struct format *f, const char *path, const char *wh
         ck_assert_int_eq(run_command(true, "qemu-img check -f %s %s", f->qemu_check, path), 0);
 }
 
+// ---- Sizes ----
+// Another size, at least that of the stamped sectors. Nobody else uses the disk.
+static void resize(const struct format *f, const struct stamps *stamps, struct disk *disk, GRand *random)
+{
+    uint64_t least = stamps->sectors * 512, size = least + g_rand_int(random) % (4 * MiB / 512) * 512;
+    unsigned dice = g_rand_int(random) % 4;
+    if (dice == 0)
+        size = least;
+    else if (dice == 1 && f->large)
+        size = f->large * (1 + g_rand_int(random) % 3);
+    GError *error = NULL;
+    if (!disk_resize(disk, size, &error)) {
+        fprintf(stderr, "%s\n", error->message);
+        _exit(4);
+    }
+}
+
+// Data behind the stamped sectors, which is in the way when the disk shrinks.
+static int write_behind(const struct stamps *stamps, struct disk *disk, GRand *random)
+{
+    static const uint8_t data[4096] = {1, 2, 3};
+    uint64_t least = stamps->sectors * 512, more = disk_size(disk) - least;
+    if (more < sizeof data)
+        return 0;
+    return disk_write(disk, least + ((uint64_t)g_rand_int(random) << 12) % (more - sizeof data + 512) / 512 * 512, data,
+                      sizeof data);
+}
+
 // ---- Kills ----
 struct worker {
     struct stamps *stamps;
     struct disk *disk;
     unsigned number;
     uint32_t seed;
+    pthread_rwlock_t *using;
 };
 
 static bool is_mine(uint64_t sector, void *opaque)
@@ -130,9 +161,13 @@ static void *work(void *opaque)
     uint64_t chunks = w->stamps->sectors / CHUNK_SECTORS / WORKERS;
     for (;;) {
         uint64_t chunk = g_rand_int(random) % chunks * WORKERS + w->number;
+        pthread_rwlock_rdlock(w->using);
         int rc = g_rand_int(random) % 12 == 0
                      ? stamps_flush(w->stamps, w->disk, is_mine, w)
                      : stamps_operate(w->stamps, w->disk, random, chunk * CHUNK_SECTORS, CHUNK_SECTORS);
+        if (!rc && g_rand_int(random) % 8 == 0)
+            rc = write_behind(w->stamps, w->disk, random);
+        pthread_rwlock_unlock(w->using);
         if (rc)
             _exit(3);
     }
@@ -146,12 +181,22 @@ static void run_child(const struct format *f, const char *path, struct stamps *s
         _exit(2);
     struct worker workers[WORKERS];
     pthread_t threads[WORKERS];
+    pthread_rwlock_t using;
+    pthread_rwlockattr_t fair;
+    pthread_rwlockattr_init(&fair);
+    pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&using, &fair);
     for (unsigned i = 0; i < WORKERS; i++) {
-        workers[i] = (struct worker){stamps, disk, i, seed * WORKERS + i};
+        workers[i] = (struct worker){stamps, disk, i, seed * WORKERS + i, &using};
         pthread_create(&threads[i], NULL, work, &workers[i]);
     }
-    for (;;)
-        pause();
+    GRand *random = g_rand_new_with_seed(seed);
+    for (;;) {
+        g_usleep(2000 + g_rand_int(random) % 20000);
+        pthread_rwlock_wrlock(&using);
+        resize(f, stamps, disk, random);
+        pthread_rwlock_unlock(&using);
+    }
 }
 
 static bool is_wanted(const struct format *f)
@@ -244,7 +289,10 @@ static void record_run(const struct format *f, const char *path, struct stamps *
     GRand *random = g_rand_new_with_seed(seed);
     for (unsigned i = 0; i < 400; i++) {
         uint64_t chunk = g_rand_int(random) % (stamps->sectors / CHUNK_SECTORS);
+        if (i % 20 == 19)
+            resize(f, stamps, disk, random);
         if (g_rand_int(random) % 10) {
+            ck_assert_int_eq(write_behind(stamps, disk, random), 0);
             ck_assert_int_eq(stamps_operate(stamps, disk, random, chunk * CHUNK_SECTORS, CHUNK_SECTORS), 0);
             continue;
         }
@@ -260,7 +308,10 @@ static void record_run(const struct format *f, const char *path, struct stamps *
 static void apply(int fd, const struct record *r, GRand *tear)
 {
     struct stat st;
-    if (r->op == FILE_TRUNCATE || (r->op == FILE_EXTEND && fstat(fd, &st) == 0 && (uint64_t)st.st_size < r->offset))
+    if (r->op == FILE_ALLOCATE && fstat(fd, &st) == 0 && (uint64_t)st.st_size < r->offset + r->length)
+        ck_assert_int_eq(ftruncate(fd, r->offset + r->length), 0);
+    else if (r->op == FILE_TRUNCATE ||
+             (r->op == FILE_EXTEND && fstat(fd, &st) == 0 && (uint64_t)st.st_size < r->offset))
         ck_assert_int_eq(ftruncate(fd, r->offset), 0);
     else if (r->op == FILE_PUNCH)
         fallocate(fd, 3, r->offset, r->length); // punch, keep the size

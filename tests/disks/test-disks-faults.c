@@ -161,11 +161,6 @@ static Suite *suite(void)
 
 int main(void)
 {
-    use_memory_files();
     log_set_level(LOG_LEVEL_ERROR);
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_ENV);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return run_suite(suite());
 }
