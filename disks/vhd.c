@@ -171,7 +171,6 @@ static bool open_dynamic(struct disk *disk, struct vhd *v, GError **error)
         return false;
     v->complete = g_try_malloc0(v->grains.count / 8 + 1);
     v->bitmaps = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-    pthread_mutex_init(&v->bitmap_lock, NULL);
     if (!v->complete)
         return refuse(disk, error, CLOCHE_ERROR_FAILED, "there is not enough memory");
     if (v->type == VHD_DYNAMIC)
@@ -186,6 +185,7 @@ static bool open_dynamic(struct disk *disk, struct vhd *v, GError **error)
 static bool vhd_open(struct disk *disk, GError **error)
 {
     struct vhd *v = disk->state = g_new0(struct vhd, 1);
+    pthread_mutex_init(&v->bitmap_lock, NULL);
     if (!read_footer(disk, v, error) || (v->type != VHD_FIXED && !open_dynamic(disk, v, error)))
         return false;
     int rc = disk->read_only || v->type == VHD_DIFFERENCING ? 0 : vhd_recover(disk);
@@ -198,10 +198,9 @@ static void vhd_close(struct disk *disk)
 {
     struct vhd *v = disk->state;
     grains_free(&v->grains);
-    if (v->bitmaps) {
+    if (v->bitmaps)
         g_hash_table_destroy(v->bitmaps);
-        pthread_mutex_destroy(&v->bitmap_lock);
-    }
+    pthread_mutex_destroy(&v->bitmap_lock);
     g_free(v->complete);
     g_free(v);
 }
@@ -338,12 +337,22 @@ static int vhd_map(struct disk *disk, uint64_t offset, uint64_t length, unsigned
     return rc;
 }
 
+// A resize that failed half-way left a footer in the data: it goes before anything is written.
+static int tidy(struct disk *disk)
+{
+    struct vhd *v = disk->state;
+    pthread_mutex_lock(&v->bitmap_lock);
+    int rc = v->stale ? vhd_recover(disk) : 0;
+    pthread_mutex_unlock(&v->bitmap_lock);
+    return rc;
+}
+
 static int vhd_write(struct disk *disk, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count)
 {
     struct vhd *v = disk->state;
+    int rc = tidy(disk);
     if (v->type == VHD_FIXED)
-        return file_writev(disk->file, offset, iov, iov_count);
-    int rc = 0;
+        return rc ? rc : file_writev(disk->file, offset, iov, iov_count);
     for (uint64_t block = offset / v->block_size; block <= (offset + length - 1) / v->block_size && !rc; block++)
         rc = complete_block(v, block);
     return rc ? rc : grains_write(&v->grains, offset, length, iov, iov_count);
@@ -354,6 +363,9 @@ static int vhd_zero(struct disk *disk, uint64_t offset, uint64_t length, unsigne
     struct vhd *v = disk->state;
     if (v->type != VHD_FIXED)
         return grains_zero(&v->grains, offset, length, flags);
+    int rc = tidy(disk);
+    if (rc)
+        return rc;
     return flags & DISK_MAY_UNMAP ? file_punch(disk->file, offset, length) : file_zero(disk->file, offset, length);
 }
 

@@ -48,23 +48,23 @@ static int resize_fixed(struct disk *disk, uint64_t size)
     struct vhd *v = disk->state;
     uint64_t old = disk->size;
     uint8_t footer[FOOTER];
-    make_footer(v, size, size > old ? old : 0, footer);
-    int rc = put(disk->file, size, footer, FOOTER);
-    if (!rc && size > old && (rc = file_allocate(disk->file, old, size - old))) {
-        file_truncate(disk->file, old + FOOTER); // as before
+    int rc = v->stale ? clear_stale(disk) : 0;
+    if (rc)
         return rc;
-    }
-    if (!rc && size < old) {
+    make_footer(v, size, size > old ? old : 0, footer);
+    rc = put(disk->file, size, footer, FOOTER);
+    if (!rc && size > old)
+        rc = file_allocate(disk->file, old, size - old);
+    if (rc && size > old)
+        file_truncate(disk->file, old + FOOTER); // as before
+    if (!rc && size < old)
         rc = file_truncate(disk->file, size + FOOTER);
-        if (!rc)
-            rc = file_sync(disk->file);
-    }
     if (rc)
         return rc;
     memcpy(v->footer, footer, FOOTER);
     disk->size = size;
     v->stale = size > old ? old : 0;
-    return v->stale ? clear_stale(disk) : 0;
+    return v->stale ? clear_stale(disk) : file_sync(disk->file);
 }
 
 // ---- Dynamic ----

@@ -174,13 +174,16 @@ int vmdk_change_cid(struct vmdk *v)
     char *at = strstr(v->descriptor, "CID=");
     while (at && at != v->descriptor && at[-1] != '\n')
         at = strstr(at + 1, "CID=");
-    uint32_t cid = g_random_int();
-    if (at && strspn(at + 4, "0123456789abcdefABCDEF") == 8) {
+    unsigned digits = at ? strspn(at + 4, "0123456789abcdefABCDEF") : 0; // others write no leading zeroes
+    if (digits >= 1 && digits <= 8) {
         char text[9];
-        g_snprintf(text, sizeof text, "%08x", cid == UINT32_MAX ? 1 : cid);
-        memcpy(at + 4, text, 8);
-        // The sector or two that the eight digits lie in.
-        uint64_t from = ALIGN_DOWN((uint64_t)(at - v->descriptor), 512), to = ALIGN_UP(at - v->descriptor + 12, 512);
+        uint32_t cid = g_random_int() >> (32 - 4 * digits);
+        cid = cid == v->cid || cid == UINT32_MAX ? v->cid ^ 1 : cid;
+        g_snprintf(text, sizeof text, "%0*x", digits, cid);
+        memcpy(at + 4, text, digits);
+        // The sector or two that the digits lie in.
+        uint64_t from = ALIGN_DOWN((uint64_t)(at - v->descriptor), 512);
+        uint64_t to = ALIGN_UP(at - v->descriptor + 4 + digits, 512);
         to = MIN(to, strlen(v->descriptor));
         int rc = file_write(v->disk->file, v->descriptor_offset + from, v->descriptor + from, to - from);
         if (!rc)

@@ -132,7 +132,8 @@ static int switch_size(struct vmdk_extent *e, uint64_t size, const struct growth
     int rc = put_metadata(e, g, text, &directory, &redundant);
     if (!rc)
         rc = put_header(e, size, g, g->descriptor_at);
-    if (rc) {
+    if (rc) { // the header may have got there all the same: what it says then stays where it is
+        e->end = ALIGN_UP(file_size(e->file), e->grains.grain_size);
         g_free(directory);
         g_free(redundant);
         return rc;

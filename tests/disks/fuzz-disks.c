@@ -67,6 +67,8 @@ static void use_disk(struct disk *disk, bool write)
         disk_flush(disk);
         if (size < GiB)
             disk_resize(disk, size + 70 * KiB / 512 * 512, NULL);
+        if (size < GiB)
+            disk_resize(disk, ALIGN_DOWN(size / 2, 512), NULL);
     }
 }
 

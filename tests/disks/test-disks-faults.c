@@ -58,7 +58,9 @@ static const struct format {
     {"qcow2-ext", {.format = "qcow2", .extended_l2 = true, .cluster_size = 16384}, true},
     {"vmdk", {.format = "vmdk"}, false},
     {"vdi", {.format = "vdi"}, false},
+    {"vdi-fixed", {.format = "vdi", .preallocate = true}, false},
     {"vhd", {.format = "vhd"}, false},
+    {"vhd-fixed", {.format = "vhd", .preallocate = true}, false},
 };
 
 static char *make_image(const struct format *f)
@@ -97,21 +99,24 @@ static void check_clean(const struct format *f, const char *path, const char *wh
 }
 
 // The failed operation left its own range in an unknown state and nothing else: everything outside it is compared.
-static void one_fault(const struct format *f, enum file_op op, int errno_code, int nth, bool stuck)
+static void one_fault(const struct format *f, enum file_op op, int errno_code, int nth, bool stuck, bool resizing)
 {
     struct faults faults = {.hooks.before = maybe_fail, .op = op, .countdown = nth, .stuck = stuck};
     g_autofree char *path = make_image(f), *mirror = g_build_filename(folder, "mirror", NULL);
-    g_autofree char *what =
-        g_strdup_printf("operation %d, error %d, number %d%s", op, errno_code, nth, stuck ? ", stuck" : "");
+    g_autofree char *what = g_strdup_printf("operation %d, error %d, number %d%s%s", op, errno_code, nth,
+                                            stuck ? ", stuck" : "", resizing ? ", of a resize" : "");
     struct disk_options options = {.format = f->options.format, .hooks = &faults.hooks};
     struct disk *disk = disk_open_with(path, &options, NULL);
     ck_assert_ptr_nonnull(disk);
     struct workload w;
     workload_start(&w, disk, mirror, 8 * MiB, nth * 31 + op);
-    w.resizes = false;
+    if (resizing)
+        workload_run(&w, 60);
     w.may_fail = true;
     faults.error = errno_code;
-    workload_run(&w, 150);
+    for (unsigned i = 0; resizing && i < 3 && !w.failure; i++)
+        workload_resize(&w);
+    workload_run(&w, resizing ? 0 : 150);
     if (faults.hits)
         ck_assert_msg(!w.failure || w.failure == -errno_code || w.failure == -EIO, "%s %s: failed with %d", f->name,
                       what, w.failure);
@@ -140,11 +145,22 @@ START_TEST(every_fault)
                                        FILE_TRUNCATE, FILE_PUNCH, FILE_EXTEND};
     static const int numbers[] = {1, 2, 3, 7, 20, 60};
     const struct format *f = &formats[_i];
-    for (unsigned o = 0; o < G_N_ELEMENTS(ops); o++)
+    for (unsigned o = 0; o < G_N_ELEMENTS(ops) && !f->options.preallocate; o++)
         for (unsigned n = 0; n < G_N_ELEMENTS(numbers); n++) {
-            one_fault(f, ops[o], EIO, numbers[n], false);
-            one_fault(f, ops[o], ENOSPC, numbers[n], n % 2);
+            one_fault(f, ops[o], EIO, numbers[n], false, false);
+            one_fault(f, ops[o], ENOSPC, numbers[n], n % 2, false);
         }
+}
+END_TEST
+
+START_TEST(every_fault_of_a_resize)
+{
+    static const enum file_op ops[] = {FILE_READ,     FILE_WRITE, FILE_SYNC,  FILE_ALLOCATE,
+                                       FILE_TRUNCATE, FILE_PUNCH, FILE_EXTEND};
+    const struct format *f = &formats[_i];
+    for (unsigned o = 0; o < G_N_ELEMENTS(ops); o++)
+        for (unsigned n = 1; n < 20; n += 1 + n / 6)
+            one_fault(f, ops[o], n % 2 ? ENOSPC : EIO, n, n % 4 == 1, true);
 }
 END_TEST
 
@@ -155,6 +171,7 @@ static Suite *suite(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_set_timeout(c, 120);
     tcase_add_loop_test(c, every_fault, 0, G_N_ELEMENTS(formats));
+    tcase_add_loop_test(c, every_fault_of_a_resize, 0, G_N_ELEMENTS(formats));
     suite_add_tcase(s, c);
     return s;
 }

@@ -108,7 +108,7 @@ static void do_read(struct workload *w, uint64_t offset, uint64_t length)
                       w->mirror[offset + i + 1], w->mirror[offset + i + 2], w->mirror[offset + i + 3]);
 }
 
-static void do_resize(struct workload *w)
+void workload_resize(struct workload *w)
 {
     uint64_t random = g_rand_int(w->random) % w->mirror_room;
     uint64_t old = disk_size(w->disk), size = ALIGN_UP(random + 512, 512);
@@ -118,6 +118,12 @@ static void do_resize(struct workload *w)
         ck_assert_msg(w->may_fail, "resize to %" G_GUINT64_FORMAT ": %s", size, error->message);
         w->failure = -EIO;
         g_clear_error(&error);
+        uint64_t now = disk_size(w->disk); // it may have the new size; what was to be dropped may be gone
+        memset(w->mirror + now, 0, w->mirror_room - now);
+        if (size < now) {
+            w->failed_offset = size;
+            w->failed_length = now - size;
+        }
         return;
     }
     if (size < old)
@@ -140,8 +146,8 @@ void workload_run(struct workload *w, unsigned count)
             do_discard(w, offset, MIN(longer, size - offset));
         else if (dice < 990)
             failed(w, disk_flush(w->disk), "flush", 0, 0);
-        else if (dice < 992 && w->resizes)
-            do_resize(w);
+        else if (dice < 994 && w->resizes)
+            workload_resize(w);
     }
 }
 

@@ -23,6 +23,8 @@ struct workload {
 void workload_start(struct workload *w, struct disk *disk, const char *mirror_path, uint64_t room, uint32_t seed);
 // Runs COUNT operations, checking what is read against the mirror.
 void workload_run(struct workload *w, unsigned count);
+// Gives the disk a size between half of the mirror's room and all of it.
+void workload_resize(struct workload *w);
 // Compares every byte.
 void workload_compare(struct workload *w);
 // Cuts the mirror file to the disk's size and closes it.
