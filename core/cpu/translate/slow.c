@@ -210,9 +210,15 @@ static bool plain_crossing(struct context *c, const struct slow_site *site, uint
     return true;
 }
 
-// An access over a page border goes through the bounce buffer, checked on both pages first.
+// An access over a page border goes through the bounce buffer, checked on both pages first; a locked one through the
+// interpreter, which holds the other processors meanwhile.
 static uint64_t slow_crossing(struct context *c, const struct slow_site *site)
 {
+    if (site->use & USE_LOCKED) {
+        c->counters.crossings++;
+        c->slow_host = site_rip(c, site);
+        return (uintptr_t)c->translator->thunks.interpret_saved;
+    }
     uint64_t address = c->slow_address, second = (address | ~PAGE_MASK) + 1;
     if (!(c->mode & MODE_64))
         second = (uint32_t)second;

@@ -253,6 +253,7 @@ struct block {
 // In slow_site.use:
 #define USE_SHARED 4 // a check for several accesses
 #define USE_X87    8 // of an x87 or MMX instruction
+#define USE_LOCKED 16
 
 // One access that can leave the inline path; lies in the code cache behind its stub.
 struct slow_site {

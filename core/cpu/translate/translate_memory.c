@@ -342,6 +342,12 @@ static void move_to_bit(struct compiler *c)
     emit_op_reg(e, EMIT_W, 0xf7, 3, HOST_D); // neg
 }
 
+// XCHG with memory locks without the prefix.
+static bool is_locked(const struct guest_insn *i)
+{
+    return i->lock || (i->encoding == ENCODING_LEGACY && i->map == 0 && (i->opcode & 0xfe) == 0x86);
+}
+
 void translate_plain(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
@@ -356,7 +362,7 @@ void translate_plain(struct compiler *c)
             bool bit_string = is_bit_string(i);
             if (bit_string)
                 move_to_bit(c);
-            check_begin(c, f->memory_size, f->memory_use | (f->x87 ? USE_X87 : 0));
+            check_begin(c, f->memory_size, f->memory_use | (f->x87 ? USE_X87 : 0) | (is_locked(i) ? USE_LOCKED : 0));
             if (bit_string)
                 emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, (struct mem){HOST_A, HOST_D, 0, false, 0});
         }
