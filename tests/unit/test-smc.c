@@ -182,6 +182,86 @@ static void strings_write_code(const char *engine)
     guest_free(g);
 }
 
+// A function over the border of two pages, one of its instructions across it, of instructions that use each other's
+// flags; some write others of it. One or two are replaced at random before each call. RBP gathers what they compute:
+// all engines must agree.
+extern const uint8_t patches[], patches_end[];
+__asm__(".pushsection .rodata\n"
+        ".globl patches, patches_end\n"
+        "patches:\n"
+        "  mov $0x30fe1, %r12d\n"
+        "  mov %r12d, %edi\n"
+        "  mov $0xcdff, %eax\n"
+        "  mov $48, %ecx\n"
+        "  rep stosw\n"
+        "  movl $0xc3c3c3c3, (%rdi)\n"
+        "  mov $25000, %r13d\n"
+        "  mov $12345, %r14d\n"
+        "  xor %ebp, %ebp\n"
+        "1: imul $1664525, %r14d, %r14d\n"
+        "  add $1013904223, %r14d\n"
+        "  mov %r14d, %eax\n"
+        "  shr $27, %eax\n" // which of 16, the last ones more often
+        "  cmp $16, %eax\n"
+        "  jb 2f\n"
+        "  shr $1, %eax\n"
+        "2: mov %r14d, %ecx\n"
+        "  shr $12, %ecx\n"
+        "  and $63, %ecx\n"
+        "  cmp $48, %ecx\n"
+        "  jae 1b\n"
+        "  lea choices(%rip), %rdx\n"
+        "  movzwl (%rdx,%rax,2), %eax\n"
+        "  mov %ax, (%r12,%rcx,2)\n"
+        "  test $0x100, %r14d\n"
+        "  jnz 1b\n"
+        "  lea 32(%r12), %rsi\n"
+        "  mov $0xd511c5ff, %eax\n" // inc ebp, adc ebp, edx
+        "  mov $0x01020304, %edx\n"
+        "  mov %r14b, %cl\n"
+        "  test %r14d, %r14d\n"
+        "  call *%r12\n"
+        "  pushfq\n"
+        "  pop %rax\n"
+        "  and $0xc1, %eax\n" // CF, ZF, SF
+        "  rol $5, %rbp\n"
+        "  add %rax, %rbp\n"
+        "  dec %r13d\n"
+        "  jnz 1b\n"
+        "  mov %rbp, 0x20008\n"
+        "  movl $1, 0x20000\n"
+        "  out %al, $0xf4\n"
+        "3: jmp 3b\n"
+        "choices: inc %ebp; dec %ebp; add %edx, %ebp; adc %edx, %ebp\n"
+        "  sbb %edx, %ebp; xor %edx, %ebp; rol $1, %ebp; cmc; nop\n"
+        "  stc; nop; .byte 0x72, 0\n"     // jc over nothing
+        "  .byte 0x75, 2; rcl $1, %ebp\n" // jnz over one
+        "  cmp %ebp, %edx; mov %eax, (%rsi); add %edx, %ebp; adc %ebp, %edx\n"
+        "patches_end:\n"
+        ".popsection\n");
+
+static uint64_t patches_result(const char *engine)
+{
+    struct guest *g = guest_new(engine, 1);
+    guest_load(g, CODE, patches, (size_t)(patches_end - patches));
+    guest_start_long(g, CODE);
+    start(g, 0);
+    ck_assert_msg(guest_run(g, 100), "%s: no end", engine);
+    uint64_t data[2];
+    memcpy(data, guest_memory(g, DATA), sizeof data);
+    ck_assert_uint_eq((uint32_t)data[0], 1);
+    guest_free(g);
+    return data[1];
+}
+
+START_TEST(patches_agree)
+{
+    uint64_t interpreted = patches_result("interpret");
+    ck_assert_uint_ne(interpreted, 0);
+    ck_assert_uint_eq(patches_result("translate"), interpreted);
+}
+END_TEST
+
 START_TEST(strings_translated)
 {
     strings_write_code("translate");
@@ -233,6 +313,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, translated, 0, 3);
     tcase_add_loop_test(t, interpreted, 0, 3);
+    tcase_add_test(t, patches_agree);
     tcase_add_test(t, strings_translated);
     tcase_add_test(t, strings_interpreted);
     suite_add_tcase(suite, t);

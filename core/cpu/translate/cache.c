@@ -17,14 +17,6 @@
 #define THUNK_SIZE 4096
 #define BLOCK_MAX  (1024 * 1024u)
 
-// One page of guest code under one mapping: what the fetch check of links compares.
-struct code_page {
-    uint64_t ram_page;
-    uint32_t first_block; // index + 1, of all modes and addresses
-    uint32_t first_tail;  // of blocks whose one instruction ends in this page
-    uint64_t bitmap[8];   // what was translated, one bit per 8 bytes
-};
-
 static void *map_low(size_t size, int fd, off_t offset, int protection)
 {
     for (uintptr_t at = 0x10000000; at < 0x60000000; at += 0x8000000) {
@@ -80,6 +72,7 @@ static void tables_reset(struct translator *t)
     memset(t->hash, 0, sizeof t->hash);
     for (unsigned i = 0; i < FAST_KINDS << JUMP_BITS; i++)
         __atomic_store_n(&t->jumps[i], (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
+    rewritten_forget(t);
     g_hash_table_remove_all(t->pages);
     if (t->ids)
         g_hash_table_remove_all(t->ids);
@@ -177,7 +170,7 @@ struct block *block_new(struct translator *t, uint64_t address, uint32_t mode, u
     return b;
 }
 
-static struct code_page *page_get(struct translator *t, uint64_t ram_page, bool create)
+struct code_page *code_page_get(struct translator *t, uint64_t ram_page, bool create)
 {
     struct code_page *page = g_hash_table_lookup(t->pages, &ram_page);
     if (!page && create) {
@@ -188,22 +181,33 @@ static struct code_page *page_get(struct translator *t, uint64_t ram_page, bool 
     return page;
 }
 
-void block_publish(struct translator *t, struct block *b)
+// The block depends on what the page's watched bytes are.
+static void page_add(struct translator *t, struct code_page *page, struct block *b, uint32_t index)
 {
-    struct code_page *page = page_get(t, b->ram_page, true);
-    uint32_t index = (uint32_t)(b - t->blocks) + 1;
     unsigned from = (b->address & ~PAGE_MASK) >> 3, to = ((b->address & ~PAGE_MASK) + b->length - 1) >> 3;
     for (unsigned i = from; i <= to && i < 512; i++)
         page->bitmap[i >> 6] |= BIT(i & 63);
     b->page_next = page->first_block;
     page->first_block = index;
     if (b->second_page != NO_PAGE) {
-        struct code_page *second = page_get(t, b->second_page, true);
+        struct code_page *second = code_page_get(t, b->second_page, true);
         unsigned tail = (unsigned)((b->address + b->length) & ~PAGE_MASK);
         for (unsigned i = 0; i <= (tail - 1) >> 3; i++)
             second->bitmap[i >> 6] |= BIT(i & 63);
         b->second_next = second->first_tail;
         second->first_tail = index;
+    }
+}
+
+void block_publish(struct translator *t, struct block *b)
+{
+    struct code_page *page = code_page_get(t, b->ram_page, true);
+    uint32_t index = (uint32_t)(b - t->blocks) + 1;
+    if (b->checks) {
+        b->page_next = page->first_checking;
+        page->first_checking = index;
+    } else {
+        page_add(t, page, b, index);
     }
     unsigned slot = block_hash(b->address, b->mode);
     b->hash_next = t->hash[slot];
@@ -259,14 +263,36 @@ void block_kill(struct translator *t, struct block *b)
 {
     if (b->dead)
         return;
-    b->dead = true;
+    __atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
     entry_patch(t, b, b->leave);
+    // Indirect jumps must not meet it any more: on the way in they lose the flags if it did not need them.
+    unsigned kind = b->mode & MODE_USER ? FAST_USER : b->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL;
+    uint64_t *jump = &jump_table(t, kind)[b->address & ((1u << JUMP_BITS) - 1)];
+    if (__atomic_load_n(jump, __ATOMIC_RELAXED) == (uint64_t)(uintptr_t)b->indirect)
+        __atomic_store_n(jump, (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
     unsigned slot = block_hash(b->address, b->mode);
     uint32_t *link = &t->hash[slot];
     while (*link && &t->blocks[*link - 1] != b)
         link = &t->blocks[*link - 1].hash_next;
     if (*link)
         __atomic_store_n(link, b->hash_next, __ATOMIC_RELEASE);
+}
+
+static void code_written(struct translator *t, struct code_page *page, unsigned from, unsigned to)
+{
+    struct vcpu *current = vcpu_current();
+    struct context *writer = current ? current->engine_state : NULL;
+    bool hit = false;
+    for (unsigned i = from >> 3; !hit && i <= (to - 1) >> 3; i++)
+        hit = page->bitmap[i >> 6] >> (i & 63) & 1;
+    unsigned killed = hit ? page_forget(t, page) : 0;
+    bool rewritten = page_written(t, page, hit);
+    if (writer) {
+        writer->counters.invalidations += killed;
+        writer->counters.rewritten_pages += rewritten;
+        if (hit || rewritten) // the writer's own block may be among the dead: it leaves after this instruction
+            atomic_store(&writer->kicked, 1);
+    }
 }
 
 // Bytes of a code page changed. Runs on the writer's thread.
@@ -280,45 +306,9 @@ void translator_written(void *opaque, uint64_t ram_offset, uint64_t length, enum
     uint64_t ram_page = ram_offset & PAGE_MASK;
     unsigned from = ram_offset & ~PAGE_MASK, to = MIN(from + (unsigned)length, (unsigned)PAGE_SIZE);
     g_mutex_lock(&t->lock);
-    struct code_page *page = page_get(t, ram_page, false);
-    bool hit = false;
-    for (unsigned i = from >> 3; page && !hit && i <= (to - 1) >> 3; i++)
-        hit = page->bitmap[i >> 6] >> (i & 63) & 1;
-    if (hit) {
-        struct vcpu *current = vcpu_current();
-        uint32_t *link = &page->first_block;
-        memset(page->bitmap, 0, sizeof page->bitmap);
-        while (*link) {
-            struct block *b = &t->blocks[*link - 1];
-            unsigned start = b->address & ~PAGE_MASK, end = start + b->length;
-            if (start < to && end > from) {
-                block_kill(t, b);
-                *link = b->page_next;
-                if (current && current->engine_state)
-                    ((struct context *)current->engine_state)->counters.invalidations++;
-                continue;
-            }
-            for (unsigned i = start >> 3; i <= (end - 1) >> 3 && i < 512; i++)
-                page->bitmap[i >> 6] |= BIT(i & 63);
-            link = &b->page_next;
-        }
-        link = &page->first_tail;
-        while (*link) {
-            struct block *b = &t->blocks[*link - 1];
-            unsigned end = (unsigned)((b->address + b->length) & ~PAGE_MASK);
-            if (end > from) {
-                block_kill(t, b);
-                *link = b->second_next;
-                continue;
-            }
-            for (unsigned i = 0; i <= (end - 1) >> 3; i++)
-                page->bitmap[i >> 6] |= BIT(i & 63);
-            link = &b->second_next;
-        }
-        // The writer's own block may be among them: it leaves after this instruction.
-        if (current && current->engine_state)
-            atomic_store(&((struct context *)current->engine_state)->kicked, 1);
-    }
+    struct code_page *page = code_page_get(t, ram_page, false);
+    if (page)
+        code_written(t, page, from, to);
     bool empty = !page || (!page->first_block && !page->first_tail);
     if (empty && !interpret_owns_page(t->set, ram_page)) {
         ram_untrack(t->set->host.ram, ram_page, TRACK_CODE); // plain data from now on

@@ -130,7 +130,7 @@ static void trace_collect(struct compiler *c)
             break;
         struct trace_insn *i = &c->insns[c->count - 1];
         at += i->insn.length;
-        if (ends_trace(i) || c->block->second_page != NO_PAGE)
+        if (ends_trace(i) || c->block->second_page != NO_PAGE || (c->checks && writes_memory(i)))
             break;
         if ((i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP) && ++jumps >= TRACE_JUMPS)
             break;
@@ -158,17 +158,34 @@ static const uint8_t *peek_page(struct compiler *c, uint64_t address)
     return c->peeked_host;
 }
 
-static uint16_t live_at(struct compiler *c, uint64_t address)
+static bool peeks_at_rewritten(struct compiler *c, const uint8_t *page)
+{
+    return c->t->rewritten && page != c->host_page &&
+           page_rewritten(c->t, (uint64_t)(page - c->t->set->host.ram->host));
+}
+
+// A write to what was looked at within the page undoes the block. In other pages it would not be seen: what jumps there
+// by JMP and CALL is taken not to pass flags to code that changes.
+static void note_peek(struct compiler *c, uint64_t address, unsigned length)
+{
+    unsigned from = address & ~PAGE_MASK;
+    for (unsigned i = from >> 3; (address & PAGE_MASK) == c->page && i <= (from + length - 1) >> 3 && i < 512; i++)
+        c->peeks[i >> 6] |= BIT(i & 63);
+}
+
+static uint16_t live_at(struct compiler *c, uint64_t address, bool far)
 {
     uint16_t live = 0, dead = 0;
+    uint64_t here = far ? address & PAGE_MASK : c->page;
     for (unsigned n = 0; n < 8; n++) {
-        const uint8_t *page = peek_page(c, address);
-        if (!page)
+        const uint8_t *page = (address & PAGE_MASK) == here ? peek_page(c, address) : NULL;
+        if (!page || peeks_at_rewritten(c, page))
             break;
         unsigned in_page = address & ~PAGE_MASK;
         struct guest_insn i;
         if (decode_fields(&i, page + in_page, (unsigned)(PAGE_SIZE - in_page), c->bits) != DECODE_OK)
             break;
+        note_peek(c, address, i.length);
         const struct fact *f = fact_find(c->t->facts, &i, page + in_page);
         if (f->class == FACT_SENSITIVE || (f->class > FACT_LOOP && f->class < FACT_PUSH))
             break;
@@ -178,6 +195,7 @@ static uint16_t live_at(struct compiler *c, uint64_t address)
             return live;
         if ((f->class == FACT_JMP || f->class == FACT_CALL) && !i.has_modrm && i.opcode >= 0xe8) {
             address = branch_target(c, &i, address);
+            here = address & PAGE_MASK;
             continue;
         }
         if (f->class != FACT_PLAIN && f->class != FACT_LEA && f->class != FACT_PUSH && f->class != FACT_POP &&
@@ -188,15 +206,19 @@ static uint16_t live_at(struct compiler *c, uint64_t address)
     return live | (FLAGS_ALL & ~dead);
 }
 
-// Which status flags the code at ADDRESS may read before it sets them. The same targets are asked for twice.
-uint16_t flags_live_at(struct compiler *c, uint64_t address)
+// Which status flags the code at ADDRESS may read before it sets them. FAR: a JMP or CALL leads there. The same targets
+// are asked for twice.
+uint16_t flags_live_at(struct compiler *c, uint64_t address, bool far)
 {
+    if (c->checks)
+        return FLAGS_ALL; // what is there now may be something else when it runs
     for (unsigned n = 0; n < c->known_count; n++)
-        if (c->known[n].address == address)
+        if (c->known[n].address == address && c->known[n].far == far)
             return c->known[n].live;
-    uint16_t live = live_at(c, address);
+    uint16_t live = live_at(c, address, far);
     if (c->known_count < G_N_ELEMENTS(c->known)) {
         c->known[c->known_count].address = address;
+        c->known[c->known_count].far = far;
         c->known[c->known_count++].live = live;
     }
     return live;
@@ -208,13 +230,13 @@ static void trace_liveness(struct compiler *c)
     uint16_t live = FLAGS_ALL;
     uint64_t end = c->address + last->offset + last->insn.length;
     if (!ends_trace(last))
-        live = flags_live_at(c, end);
+        live = flags_live_at(c, end, false);
     else if ((last->fact.class == FACT_JMP || last->fact.class == FACT_CALL) && !last->insn.has_modrm)
-        live = flags_live_at(c, branch_target(c, &last->insn, c->address + last->offset));
+        live = flags_live_at(c, branch_target(c, &last->insn, c->address + last->offset), true);
     for (unsigned n = c->count; n-- > 0;) {
         struct trace_insn *i = &c->insns[n];
         if (i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP)
-            live |= flags_live_at(c, branch_target(c, &i->insn, c->address + i->offset));
+            live |= flags_live_at(c, branch_target(c, &i->insn, c->address + i->offset), false);
         i->live_after = live;
         live = (live & ~i->fact.flags_set) | i->fact.flags_read;
         i->live_before = live;
@@ -298,6 +320,8 @@ static void translate_one(struct compiler *c)
     case FACT_PLAIN:
         if (c->t->single && random_number(&c->i->insn))
             break;
+        if (c->checks && translate_loose(c))
+            return;
         if (f->vector)
             check_vector(c);
         translate_plain(c);
@@ -501,6 +525,13 @@ static void emit_stubs(struct compiler *c)
             emit_guest_address(e, HOST_A, s->target);
             emit_jmp(e, c->t->thunks.exit_saved);
             break;
+        case STUB_STALE:
+            emit_patch(e, s->field);
+            emit_store_imm32(e, (uint32_t)(c->block - c->t->blocks), MEM_CONTEXT(stale));
+            emit_store_imm32(e, EXIT_STALE, MEM_CONTEXT(exit_reason));
+            emit_guest_address(e, HOST_A, c->address);
+            emit_jmp(e, c->t->thunks.exit_saved);
+            break;
         case STUB_INTERPRET:
             emit_patch(e, s->field);
             emit_guest_address(e, HOST_A, s->target);
@@ -548,6 +579,11 @@ static struct block *finish(struct compiler *c)
         fprintf(t->perf_map, "%lx %lx guest_%lx_%x\n", (unsigned long)(uintptr_t)b->indirect,
                 (unsigned long)(b->end - b->indirect), (unsigned long)b->address, b->mode);
     block_publish(t, b);
+    if (!b->checks) {
+        struct code_page *page = code_page_get(t, b->ram_page, true);
+        for (unsigned n = 0; n < G_N_ELEMENTS(page->bitmap); n++)
+            page->bitmap[n] |= c->peeks[n];
+    }
     return b;
 }
 
@@ -573,10 +609,10 @@ static void check_second_page(struct compiler *c)
 }
 
 struct block *block_translate(struct context *context, uint64_t address, uint32_t mode, uint64_t ram_page,
-                              uint64_t second_page)
+                              uint64_t second_page, bool checks)
 {
     struct translator *t = context->translator;
-    struct block *block = second_page == NO_PAGE ? block_relocate(context, address, mode, ram_page) : NULL;
+    struct block *block = second_page == NO_PAGE && !checks ? block_relocate(context, address, mode, ram_page) : NULL;
     if (block)
         return block;
     block = block_new(t, address, mode, ram_page);
@@ -590,12 +626,16 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     c->address = address;
     c->page = address & PAGE_MASK;
     c->host_page = t->set->host.ram->host + ram_page;
+    c->checks = block->checks = checks;
+    if (checks)
+        c->host_page = memcpy(c->copy, c->host_page, PAGE_SIZE);
     c->mode = mode;
     c->second_page = second_page;
     c->bits = mode & MODE_64 ? 64 : 32;
     c->count = c->boundary_count = c->stub_count = c->known_count = 0;
     c->peeked = 1;
     memset(c->shares, 0, sizeof c->shares);
+    memset(c->peeks, 0, sizeof c->peeks);
     c->host_valid = true;
     c->saved_valid = c->vector_checked = c->ended = c->no_boundary = false;
     c->e = (struct emitter){.at = t->code_write + t->used,
@@ -606,11 +646,13 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
     block->page_id = code_page_id(t, c->page, mode, ram_page);
     trace_collect(c);
     trace_liveness(c);
-    emit_indirect_entry(c, c->insns[0].live_before);
+    emit_indirect_entry(c, checks ? FLAGS_ALL : c->insns[0].live_before);
     while ((uintptr_t)emit_here(&c->e) & 7)
         emit_nop(&c->e, 8 - ((uintptr_t)emit_here(&c->e) & 7));
     block->host = emit_here(&c->e);
     emit_nop(&c->e, 5); // where a dead block is cut off
+    if (checks)
+        check_own_bytes(c);
     if (block->second_page != NO_PAGE)
         check_second_page(c);
     for (unsigned n = 0; n < c->count; n++) {
@@ -630,7 +672,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
         boundary_add(c, (unsigned)(next - address));
         if (c->i->live_after)
             flags_need_host(c);
-        emit_link(c, next);
+        emit_link(c, next, false);
     }
     block->stubs = emit_here(&c->e);
     emit_stubs(c);

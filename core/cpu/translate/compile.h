@@ -18,7 +18,7 @@ struct trace_insn {
     uint16_t live_before, live_after; // status flags
 };
 
-enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP, STUB_SHARE };
+enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP, STUB_SHARE, STUB_STALE };
 
 struct stub {
     uint8_t kind;   // enum stub_kind
@@ -58,8 +58,10 @@ struct compiler {
     const uint8_t *host_page; // guest bytes of the page
     uint64_t peeked;          // another page that liveness looked at
     const uint8_t *peeked_host;
-    uint64_t second_page; // ram offset of the next page of code, or NO_PAGE
-    uint8_t joined[16];   // the bytes of an instruction that runs over the page's end
+    uint64_t second_page;    // ram offset of the next page of code, or NO_PAGE
+    bool checks;             // the block is to check its own bytes
+    uint8_t copy[PAGE_SIZE]; // of the page, where it checks: what is translated and what is checked are the same
+    uint8_t joined[16];      // the bytes of an instruction that runs over the page's end
     uint32_t mode;
     unsigned bits; // 32, 64
     struct trace_insn insns[TRACE_MAX];
@@ -73,8 +75,10 @@ struct compiler {
     struct {
         uint64_t address;
         uint16_t live;
+        bool far;
     } known[TRACE_JUMPS + 4]; // what flags_live_at() said
     unsigned known_count;
+    uint64_t peeks[8];            // bytes of the page that it looked at, one bit per 8 of them
     bool host_valid, saved_valid; // where the guest's status flags are
     bool clobbered;               // host flags were lost within the current instruction
     bool vector_checked;
@@ -136,18 +140,25 @@ void translate_loop(struct compiler *c);
 void translate_jmp(struct compiler *c);
 void translate_call(struct compiler *c);
 void translate_ret(struct compiler *c);
-void emit_link(struct compiler *c, uint64_t target); // jmp, at the end of the block
-void translate_interpret(struct compiler *c);        // leave, to have this instruction interpreted
+void emit_link(struct compiler *c, uint64_t target, bool far); // jmp, at the end of the block
+void translate_interpret(struct compiler *c);                  // leave, to have this instruction interpreted
 
 // ---- translate_stack.c
 bool translate_push(struct compiler *c); // false: leave it to the interpreter
 bool translate_pop(struct compiler *c);
 void translate_leave(struct compiler *c);
 
+// ---- translate_check.c
+void check_own_bytes(struct compiler *c);
+// Of blocks that check themselves: the current instruction, which loads an immediate, loads what is there when it runs.
+// False: it is nothing of the kind.
+bool translate_loose(struct compiler *c);
+bool writes_memory(const struct trace_insn *i);
+
 // ---- translate_system.c
 bool translate_system(struct compiler *c);
 
-uint16_t flags_live_at(struct compiler *c, uint64_t address);
+uint16_t flags_live_at(struct compiler *c, uint64_t address, bool far);
 static inline uint64_t insn_address(const struct compiler *c)
 {
     return c->address + c->i->offset;

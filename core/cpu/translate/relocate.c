@@ -53,7 +53,7 @@ static const struct block *donor_find(const struct translator *t, uint64_t addre
 {
     uint32_t i = t->donors ? t->donors[donor_slot(address, mode, ram_page)] : 0;
     const struct block *b = i ? &t->blocks[i - 1] : NULL;
-    bool fits = b && !b->dead && !b->fixed && b->mode == mode && b->ram_page == ram_page &&
+    bool fits = b && !b->dead && !b->fixed && !b->checks && b->mode == mode && b->ram_page == ram_page &&
                 ((b->address ^ address) & ~PAGE_MASK) == 0 && b->second_page == NO_PAGE &&
                 (b->address >> 47) == (address >> 47) && address > 0xffffffffu;
     return fits ? b : NULL;

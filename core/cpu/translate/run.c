@@ -110,6 +110,11 @@ static void track_code(struct context *c, uint64_t ram_page)
         ram_track(ram, ram_page, TRACK_CODE); // waits for other vCPUs: not under the translator's lock
 }
 
+static bool pages_rewritten(struct translator *t, uint64_t ram_page, uint64_t second)
+{
+    return page_rewritten(t, ram_page) || (second != NO_PAGE && page_rewritten(t, second));
+}
+
 // NULL: try again.
 static struct block *block_make(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page, uint64_t second)
 {
@@ -117,8 +122,9 @@ static struct block *block_make(struct context *c, uint64_t address, uint32_t mo
     struct ram *ram = c->vcpu->set->host.ram;
     bool full = false;
     g_mutex_lock(&t->lock);
-    if (!(ram_tracked(ram, ram_page) & TRACK_CODE) ||
-        (second != NO_PAGE && !(ram_tracked(ram, second) & TRACK_CODE))) { // lost since track_code()
+    bool checks = pages_rewritten(t, ram_page, second);
+    if (!checks && (!(ram_tracked(ram, ram_page) & TRACK_CODE) ||
+                    (second != NO_PAGE && !(ram_tracked(ram, second) & TRACK_CODE)))) { // lost since track_code()
         g_mutex_unlock(&t->lock);
         return NULL;
     }
@@ -128,7 +134,7 @@ static struct block *block_make(struct context *c, uint64_t address, uint32_t mo
         b = NULL;
     }
     if (!b)
-        b = block_translate(c, address, mode, ram_page, second);
+        b = block_translate(c, address, mode, ram_page, second, checks);
     if (!b) {
         full = true;
         translator_flush_cache(t);
@@ -152,11 +158,18 @@ static struct block *block_get(struct context *c, uint64_t address, uint32_t mod
         struct block *b = block_find(t, address, mode, ram_page);
         if (b && b->second_page == NO_PAGE)
             return b;
-        track_code(c, ram_page);
-        if (insn_spans_pages(t, address, mode, ram_page)) {
-            if (!fetch_page(c, (address | ~PAGE_MASK) + 1, mode & ~(uint32_t)MODE_NOSHARE, &second))
-                return NULL;
-            track_code(c, second);
+        bool spans = insn_spans_pages(t, address, mode, ram_page);
+        if (spans && !fetch_page(c, (address | ~PAGE_MASK) + 1, mode & ~(uint32_t)MODE_NOSHARE, &second))
+            return NULL;
+        g_mutex_lock(&t->lock);
+        bool checks = pages_rewritten(t, ram_page, second);
+        g_mutex_unlock(&t->lock);
+        if (!checks) {
+            track_code(c, ram_page);
+            if (spans)
+                track_code(c, second);
+            else if (insn_spans_pages(t, address, mode, ram_page))
+                continue; // it was written meanwhile
         }
         b = block_make(c, address, mode, ram_page, second);
         if (b)
@@ -201,6 +214,16 @@ static void make_link(struct context *c, uint32_t mode)
     g_mutex_unlock(&t->lock);
 }
 
+// A block's bytes are not those that it was translated from.
+static void forget_stale(struct context *c)
+{
+    struct translator *t = c->translator;
+    g_mutex_lock(&t->lock);
+    block_stale(t, c->stale);
+    g_mutex_unlock(&t->lock);
+    c->counters.stale_blocks++;
+}
+
 // Without links: a way out to a translation without shared checks is remembered for the next entry.
 static void note_link(struct context *c)
 {
@@ -241,7 +264,9 @@ static enum engine_exit run_once(struct vcpu *v, struct context *c)
         struct block *b = block_get(c, rip, mode | again);
         if (b) {
             enter(c, b);
-            if (c->exit_reason == EXIT_LINK && single)
+            if (c->exit_reason == EXIT_STALE)
+                forget_stale(c);
+            else if (c->exit_reason == EXIT_LINK && single)
                 note_link(c);
             else if (c->exit_reason == EXIT_LINK)
                 make_link(c, mode_of(v));
@@ -269,8 +294,10 @@ static enum engine_exit translate_run(struct vcpu *v)
     struct context *c = v->engine_state;
     signals_prepare_thread(c);
     atomic_store(&c->kicked, 0);
-    for (;;) {
+    for (unsigned rounds = 0;; rounds++) {
         uint32_t bits = atomic_load(&v->attention);
+        if (c->translator->rewritten && rounds % 64 == 0)
+            rewritten_rest(c->translator);
         if (bits & ATTENTION_FLUSH)
             vcpu_run_queued(v);
         if (bits & (ATTENTION_STOP | ATTENTION_INIT | ATTENTION_SIPI | ATTENTION_RESET))

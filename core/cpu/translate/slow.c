@@ -392,7 +392,10 @@ uint64_t translate_lookup(struct context *c, uint64_t address)
     if (!b)
         return (uintptr_t)t->thunks.exit_saved;
     uint64_t *jumps = jump_table(t, c->mode & MODE_USER ? FAST_USER : c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL);
-    __atomic_store_n(&jumps[address & ((1u << JUMP_BITS) - 1)], (uint64_t)(uintptr_t)b->indirect, __ATOMIC_RELAXED);
+    uint64_t *jump = &jumps[address & ((1u << JUMP_BITS) - 1)];
+    __atomic_store_n(jump, (uint64_t)(uintptr_t)b->indirect, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&b->dead, __ATOMIC_SEQ_CST)) // block_kill() may have looked before
+        __atomic_store_n(jump, (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
     return (uintptr_t)b->host;
 }
 

@@ -3,6 +3,7 @@
 // client. How a guest instruction runs here:
 //
 //   run.c        finds the block for CS:RIP and this mode (cache.c), translating it on first use, and enters it
+//   rewrite.c    pages whose code is written all the time: their blocks check themselves
 //   compile.c    decodes a trace, computes which flags live, and emits each instruction (translate_*.c)
 //   relocate.c   copies the translation of the same code at another address
 //   thunks.c     the few hand-written host sequences: enter, leave, slow path, commit, look-up
@@ -89,6 +90,8 @@ enum mode_bit {
     X(translated_bytes, "guest bytes translated")                                                                      \
     X(host_bytes, "host bytes emitted")                                                                                \
     X(invalidations, "blocks invalidated by writes to code")                                                           \
+    X(rewritten_pages, "times that a page's blocks began to check themselves")                                         \
+    X(stale_blocks, "blocks that found themselves out of date")                                                        \
     X(cache_flushes, "code cache flushes")                                                                             \
     X(fills, "TLB entries filled")                                                                                     \
     X(shadow_hits, "TLB fills served by shadow tables")                                                                \
@@ -126,7 +129,7 @@ struct translate_counters {
 // ---- The context
 // ------------------------------------------------------------------------------------------------------
 
-enum exit_reason { EXIT_LOOKUP, EXIT_LINK, EXIT_INTERPRET, EXIT_KICK, EXIT_ABORTED, EXIT_VECTOR };
+enum exit_reason { EXIT_LOOKUP, EXIT_LINK, EXIT_INTERPRET, EXIT_KICK, EXIT_ABORTED, EXIT_VECTOR, EXIT_STALE };
 
 struct translator;
 
@@ -168,6 +171,7 @@ struct context {
     uint32_t host_mxcsr;
     uint32_t vector_mask[2]; // of XSAVE and XRSTOR: edx:eax
     uint32_t mode;
+    uint32_t stale; // EXIT_STALE: index of the block that is
     struct near_mapping near[NEAR_MAPPINGS];
     uint32_t near_next;
     // a write under way that the commit finishes
@@ -243,11 +247,26 @@ struct block {
     struct reloc *reloc;
     bool dead;
     bool fixed;           // cannot be copied to another address
+    bool checks;          // its own bytes whenever it is entered: nobody watches them (rewrite.c)
     bool shares;          // has shared checks: leaves after accesses that may have waited
     uint32_t hash_next;   // index + 1 in translator->blocks
     uint32_t page_next;   // next block of the same ram page
     uint64_t second_page; // ram offset of the page that its one instruction ends in, or NO_PAGE
     uint32_t second_next; // next block that ends in that page
+};
+
+// One page of RAM with guest code.
+struct code_page {
+    uint64_t ram_page;
+    uint32_t first_block;    // index + 1, of all modes and addresses
+    uint32_t first_tail;     // of blocks whose one instruction ends in this page
+    uint32_t first_checking; // of blocks that check themselves; the lists above hold none
+    uint64_t bitmap[8];      // what was translated or looked at for that, one bit per 8 bytes
+    // rewrite.c
+    int64_t since; // microseconds: of WRITES, or since when REWRITTEN
+    uint32_t writes;
+    bool rewritten;
+    struct code_page *next_rewritten;
 };
 
 // In slow_site.use:
@@ -325,7 +344,7 @@ struct translator {
     bool tracking;                // translator_written() is the tracker of code pages
     ram_tracker_fn *next_tracker; // who was it before: the interpreter
     void *next_tracker_opaque;
-    uint64_t features;
+    struct code_page *rewritten; // all that are
     bool single;      // no links: every block comes back to C. For tests, which look at the state after each one
     bool plain_clock; // reading the clock leaves the vector registers alone
 };
@@ -344,6 +363,7 @@ struct block *block_new(struct translator *t, uint64_t address, uint32_t mode, u
 void block_publish(struct translator *t, struct block *block);
 struct block *block_at_host(struct translator *t, uint64_t host);
 void block_kill(struct translator *t, struct block *b);
+struct code_page *code_page_get(struct translator *t, uint64_t ram_page, bool create);
 void translator_written(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase);
 uint32_t code_page_id(struct translator *t, uint64_t page, uint32_t mode, uint64_t ram_page);
 void translator_flush_cache(struct translator *t);
@@ -355,6 +375,20 @@ static inline uint8_t *writable(struct translator *t, const void *executable)
 {
     return t->code_write + ((const uint8_t *)executable - t->code);
 }
+
+// rewrite.c: translator lock held.
+// Do the blocks of this page check themselves?
+bool page_rewritten(struct translator *t, uint64_t ram_page);
+// Kills the page's blocks but for those that check themselves; returns how many.
+unsigned page_forget(struct translator *t, struct code_page *page);
+// A write met a watched page; HIT: blocks died by it. True: from now on the page's blocks check themselves, and those
+// that there were are dead.
+bool page_written(struct translator *t, struct code_page *page, bool hit);
+void block_stale(struct translator *t, uint32_t index);
+void rewritten_forget(struct translator *t); // all pages go
+// Pages that have been watched by their blocks for long become plain ones again. Without the lock.
+void rewritten_rest(struct translator *t);
+
 // relocate.c: translator lock held.
 void donor_add(struct translator *t, const struct block *b);
 void donors_forget(struct translator *t);
@@ -363,8 +397,9 @@ struct block *block_relocate(struct context *c, uint64_t address, uint32_t mode,
 
 // compile.c: translator lock held. NULL: the cache is full.
 // SECOND_PAGE: where the next page of code lies, or NO_PAGE if it is not mapped.
+// CHECKS: the block is to check its own bytes.
 struct block *block_translate(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page,
-                              uint64_t second_page);
+                              uint64_t second_page, bool checks);
 // Does the instruction at ADDRESS run over the end of its page?
 bool insn_spans_pages(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page);
 void link_make(struct translator *t, const struct link_site *site, struct block *target);

@@ -17,9 +17,9 @@ static bool other_page(const struct compiler *c, uint64_t target)
 }
 
 // Puts the flags where the way to TARGET expects them. Returns those that live there.
-static uint16_t flags_for_link(struct compiler *c, uint64_t target, bool from_host)
+static uint16_t flags_for_link(struct compiler *c, uint64_t target, bool from_host, bool far)
 {
-    uint16_t live = flags_live_at(c, target);
+    uint16_t live = flags_live_at(c, target, far);
     if (!live)
         return 0;
     if (other_page(c, target)) {
@@ -39,9 +39,9 @@ static void link_stub(struct compiler *c, uint8_t *field, uint64_t target, uint1
     s->live = live;
 }
 
-void emit_link(struct compiler *c, uint64_t target)
+void emit_link(struct compiler *c, uint64_t target, bool far)
 {
-    uint16_t live = flags_for_link(c, target, false);
+    uint16_t live = flags_for_link(c, target, false, far);
     emit_align_field(&c->e, 1);
     link_stub(c, emit_jmp_forward(&c->e), target, live);
     c->ended = true;
@@ -59,7 +59,7 @@ void translate_jcc(struct compiler *c)
 {
     uint64_t target = target_of(c);
     flags_need_host(c);
-    uint16_t live = flags_for_link(c, target, true);
+    uint16_t live = flags_for_link(c, target, true, false);
     emit_align_field(&c->e, 2);
     link_stub(c, emit_jcc_forward(&c->e, c->i->insn.opcode & 15), target, live);
 }
@@ -71,7 +71,7 @@ void translate_loop(struct compiler *c)
     struct emitter *e = &c->e;
     uint64_t target = target_of(c);
     unsigned size = decode_address_size(i);
-    uint16_t live = flags_for_link(c, target, true);
+    uint16_t live = flags_for_link(c, target, true, false);
     if (i->opcode < 0xe2)
         flags_need_host(c);
     if (i->opcode < 0xe3)
@@ -153,7 +153,7 @@ void translate_jmp(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
     if (!i->has_modrm && (i->opcode == 0xe9 || i->opcode == 0xeb) && (c->bits == 64 || !odd_operand(c))) {
-        emit_link(c, target_of(c));
+        emit_link(c, target_of(c), true);
         return;
     }
     if (!i->has_modrm || (i->modrm >> 3 & 7) != 4 || odd_operand(c)) {
@@ -203,7 +203,7 @@ void translate_call(struct compiler *c)
     }
     if (direct) {
         push_constant(c, next, true);
-        emit_link(c, target_of(c));
+        emit_link(c, target_of(c), true);
         return;
     }
     load_target(c);

@@ -92,7 +92,7 @@ static bool translate_ac(struct compiler *c)
     emit_store_imm32(e, mode, MEM_CONTEXT(mode));
     if (c->i->live_after) // the next block may need them in the host's
         flags_need_host(c);
-    emit_link(c, next_address(c));
+    emit_link(c, next_address(c), false);
     return true;
 }
 
