@@ -114,9 +114,9 @@ class Library:
             raise Failure(f"clochectl {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
-    def create(self, name, script, *words):
+    def create(self, name, script, *words, files=()):
         initrd = self.guest.path(name + ".initrd")
-        initramfs.write(initrd, script)
+        initramfs.write(initrd, script, files)
         self.ctl("create", name, "--memory", "128M", "--net", "none", "--engine", self.guest.engine, "--kernel",
                  modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", *words)
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests that read and write disks: what the host put there is read right, what the guest wrote is found on the host."""
 import hashlib
+import json
 import os
 import subprocess
+import time
 
 import initramfs
 import modules
 from guests import row
 from harness import Failure, Skip
+from serials import Library
 
 MIB = 1 << 20
 
@@ -132,6 +135,112 @@ def trim(guest):
     if min(full) < 48 * MIB or max(empty) > 2 * MIB:
         raise Failure(f"space on the host: {said}")
     return said
+
+
+FILL = """
+dd if=/dev/urandom of=/tmp/r bs=1M count=%d 2>/dev/null
+echo "guest: has $(sha256sum /tmp/r | cut -d' ' -f1)"; read go
+dd if=/tmp/r of=/dev/%s bs=64k conv=fsync && echo "guest: wrote all"
+echo 3 > /proc/sys/vm/drop_caches
+echo "guest: reads $(dd if=/dev/%s bs=1M count=%d 2>/dev/null | sha256sum | cut -d' ' -f1)"
+echo "guest: errors $(dmesg | grep -ciE 'i/o error|failed command|ata.*(exception|reset)')"; read go
+"""
+FILLED = 40  # MiB
+
+
+class SmallFileSystem:
+    """An ext4 file system of 64 MiB on the host, most of whose room something else takes."""
+
+    def __init__(self, guest):
+        if os.geteuid():
+            raise Skip("only root can mount a small file system")
+        self.image, self.folder = guest.path("small.img"), guest.path("small")
+        self.ballast = os.path.join(self.folder, "ballast")
+        os.mkdir(self.folder)
+        with open(self.image, "wb") as f:
+            f.truncate(64 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", self.image], check=True)
+        subprocess.run(["mount", "-o", "loop", self.image, self.folder], check=True)
+
+    def free(self):
+        v = os.statvfs(self.folder)
+        return v.f_bavail * v.f_frsize
+
+    def fill(self):
+        """Leaves half of what the guest will write."""
+        subprocess.run(["fallocate", "-l", str(self.free() - FILLED // 2 * MIB), self.ballast], check=True)
+
+    def close(self):
+        subprocess.run(["umount", self.folder], check=True)
+
+
+def wait_for_state(library, name, state, seconds=60):
+    end = time.monotonic() + seconds
+    while True:
+        now = [m["state"] for m in json.loads(library.ctl("list", "--json")) if m["name"] == name][0]
+        if now == state:
+            return
+        if time.monotonic() > end:
+            raise Failure(f"{name} is {now}, not {state}")
+        time.sleep(0.1)
+
+
+def fill_and_retry(guest, library, small, interface, device):
+    disk = os.path.join(os.path.dirname(library.program), "cloche-disk")
+    overlay, base = os.path.join(small.folder, interface), guest.path("base.raw")
+    if not os.path.exists(base):
+        with open(base, "wb") as f:
+            f.truncate(64 * MIB)
+    subprocess.run([disk, "create", "-q", "-b", base, "-B", "raw", overlay], check=True)
+    small.fill()
+    files, load = modules.files("virtio_blk", "virtio_pci", "ata_piix", "sd_mod")
+    script = load + "sleep 1\n" + FILL % (FILLED, device, device, FILLED)
+    library.create(interface, script, "--memory", "256M", files=files)
+    library.ctl("disk", "add", interface, overlay)
+    library.ctl("set", interface, f"disk0.interface={interface}")
+    library.start(interface)
+    events = open(guest.path(interface + ".events"), "w+")
+    watcher = subprocess.Popen([library.program, "events", interface], stdout=events)
+    console = library.console(interface)
+    try:
+        wanted = console.expect(rb"guest: has ([0-9a-f]{64})")[1]
+        console.send("go\r")
+        wait_for_state(library, interface, "io-error")
+        library.ctl("resume", interface)  # still no room: the same again
+        time.sleep(1)
+        wait_for_state(library, interface, "io-error")
+        left = small.free()
+        os.unlink(small.ballast)
+        library.ctl("resume", interface)
+        console.expect(rb"guest: wrote all")
+        got = console.expect(rb"guest: reads ([0-9a-f]{64})")[1]
+        errors = int(console.expect(rb"guest: errors (\d+)")[1])
+        console.send("go\r")
+        console.wait()
+    finally:
+        console.close()
+        watcher.wait(timeout=30)
+    events.seek(0)
+    said = events.read()
+    if got != wanted or errors:
+        raise Failure(f"{interface}: the guest saw {errors} errors, and read {got[:16]} in place of {wanted[:16]}")
+    if said.count("BLOCK_IO_ERROR") < 2 or "nospace" not in said or said.count("RESUME") < 2:
+        raise Failure(f"{interface}: the events were {said}")
+    for check in ([disk, "check", overlay], ["qemu-img", "check", "-q", overlay]):
+        subprocess.run(check, check=True, capture_output=True)
+    os.unlink(overlay)
+    return left
+
+
+@row("full", "a full file system of the host under a writing guest: it pauses, goes on once there is room, and sees no error", 300)
+def full(guest):
+    library, small = Library(guest), SmallFileSystem(guest)
+    try:
+        left = [fill_and_retry(guest, library, small, *where) for where in (("virtio", "vda"), ("ide", "sda"))]
+    finally:
+        library.close()
+        small.close()
+    return f"virtio and IDE stopped with {left[0] / MIB:.1f} and {left[1] / MIB:.1f} MiB left, and wrote {FILLED} MiB each in the end"
 
 
 GRUB_CONFIG = """
