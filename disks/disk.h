@@ -121,5 +121,15 @@ int disk_overlay_settle(struct disk *overlay);
 // when done. The base, which nobody needs any more, is returned to be closed; NULL: as before.
 bool disk_overlay_absorb(struct disk *overlay, struct progress *progress, GError **error);
 struct disk *disk_overlay_unstack(struct disk *overlay, GError **error);
+// The other way: the overlay goes and its base, on which nothing else stands, is used again. Settled; both stay in use
+// meanwhile. Copies what OVERLAY itself has of these bytes into its base, where nobody sees them yet. Blocks. What is
+// written meanwhile must be given again. PROGRESS (may be NULL) is only asked whether to go on.
+bool disk_overlay_give(struct disk *overlay, uint64_t offset, uint64_t length, struct progress *progress,
+                       GError **error);
+// Returns the base, which shows the same by now and is written to from now on; OVERLAY is to be closed, which writes
+// nothing any more, and its file removed. Nothing is in flight. NULL: nothing has changed.
+struct disk *disk_overlay_lift(struct disk *overlay, GError **error);
+// Takes disk_overlay_lift() back: nothing was submitted to either since.
+void disk_overlay_unlift(struct disk *overlay, struct disk *base);
 
 #endif

@@ -127,6 +127,83 @@ struct disk *disk_overlay_unstack(struct disk *overlay, GError **error)
     return gone;
 }
 
+// ---- Going back to the base ----
+
+enum { GIVE_CHUNK = MiB };
+
+// Gives one run at AT, at most MOST bytes; *STEP is its length.
+static int give_run(struct disk *overlay, uint64_t at, uint64_t most, uint8_t *buffer, uint64_t *step)
+{
+    struct disk *base = overlay->backing;
+    struct extent extent;
+    struct iovec iov = {buffer, 0};
+    int rc = overlay->driver->map(overlay, at, most, MAP_MAY_BLOCK, &extent);
+    if (rc)
+        return rc;
+    extent_release(&extent);
+    *step = extent.length;
+    if (extent.kind == EXTENT_BACKING)
+        return 0;
+    if (extent.kind == EXTENT_ZERO && base->driver->zero)
+        return base->driver->zero(base, at, *step, DISK_MAY_UNMAP);
+    *step = iov.iov_len = MIN(*step, GIVE_CHUNK);
+    rc = disk_readv(overlay, at, *step, &iov, 1);
+    return rc ? rc : base->driver->write(base, at, *step, &iov, 1);
+}
+
+bool disk_overlay_give(struct disk *overlay, uint64_t offset, uint64_t length, struct progress *progress,
+                       GError **error)
+{
+    g_autofree uint8_t *buffer = g_malloc(GIVE_CHUNK);
+    uint64_t end = MIN(offset + length, overlay->size), step;
+    if (!overlay->backing || !overlay->backing->driver->write || atomic_load(&overlay->base_unsettled) ||
+        overlay->size != overlay->backing->size) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "%s cannot be given up for its base", overlay->path);
+        return false;
+    }
+    for (uint64_t at = offset; at < end; at += step) {
+        int rc = give_run(overlay, at, end - at, buffer, &step);
+        if (rc)
+            set_errno_error(error, rc, "Cannot write to %s", overlay->backing->path);
+        if (rc || !progress_advance(progress, 0, error))
+            return false;
+    }
+    return true;
+}
+
+struct disk *disk_overlay_lift(struct disk *overlay, GError **error)
+{
+    struct disk *base = overlay->backing;
+    if (!base || overlay->size != base->size) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "%s has got another size", overlay->path);
+        return NULL;
+    }
+    if (!file_lock(base->file, error)) {
+        file_share(base->file);
+        return NULL;
+    }
+    base->read_only = false;
+    base->owns_engine = overlay->owns_engine;
+    overlay->owns_engine = false;
+    overlay->read_only = true;
+    overlay->backing = NULL;
+    for (struct disk *layer = base; layer; layer = layer->backing)
+        layer->depth--;
+    return base;
+}
+
+void disk_overlay_unlift(struct disk *overlay, struct disk *base)
+{
+    for (struct disk *layer = base; layer; layer = layer->backing)
+        layer->depth++;
+    overlay->backing = base;
+    overlay->read_only = false;
+    overlay->owns_engine = base->owns_engine;
+    base->owns_engine = false;
+    base->read_only = true;
+    file_share(base->file);
+}
+
 // The base stands still now: the overlay may remember it.
 void disk_overlay_identify(struct disk *overlay)
 {

@@ -147,9 +147,9 @@ static JsonNode *query_stats(struct qmp_call *call, GError **error)
     uint64_t read_bytes = 0, written_bytes = 0, operations = 0;
     for (struct drive *drive = machine->drives; drive; drive = drive->next) {
         g_mutex_lock(&drive->lock);
-        read_bytes += drive->read_bytes;
-        written_bytes += drive->written_bytes;
-        operations += drive->reads + drive->writes;
+        read_bytes += drive->counts[DRIVE_READS].bytes;
+        written_bytes += drive->counts[DRIVE_WRITES].bytes;
+        operations += drive->counts[DRIVE_READS].operations + drive->counts[DRIVE_WRITES].operations;
         g_mutex_unlock(&drive->lock);
     }
     JsonObject *stats = json_object_new();

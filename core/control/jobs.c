@@ -27,6 +27,7 @@ struct job_list {
     GSource *finished;
     GMutex lock;
     GQueue done; // struct control_job *, from their threads
+    struct progress ending;
 };
 
 static void set_status(struct control_job *job, enum job_status status)
@@ -197,8 +198,14 @@ struct job_list *control_jobs_new(struct control_server *server)
     return jobs;
 }
 
+struct progress *control_jobs_ending(struct job_list *jobs)
+{
+    return &jobs->ending;
+}
+
 void control_jobs_finish(struct job_list *jobs)
 {
+    atomic_store(&jobs->ending.cancelled, true);
     for (unsigned i = 0; i < jobs->list->len; i++)
         atomic_store(&((struct control_job *)jobs->list->pdata[i])->progress.cancelled, true);
     while (control_jobs_busy(jobs)) {

@@ -20,6 +20,8 @@ bool control_job_call(struct machine *machine, struct progress *progress, void (
 struct job_list *control_server_jobs(struct control_server *server);
 // Cancels what runs and waits for it.
 void control_jobs_finish(struct job_list *jobs);
+// For work that must be done even where its job was cancelled: cancelled only when the monitor ends. Any thread.
+struct progress *control_jobs_ending(struct job_list *jobs);
 // True while any job works.
 bool control_jobs_busy(struct job_list *jobs);
 

@@ -9,6 +9,7 @@
 #include "core/config/library.h"
 #include "core/config/snapshot.h"
 #include "core/control/jobs.h"
+#include "core/control/snapshot_undo.h"
 #include "core/machine/drive.h"
 #include "core/screen/surface.h"
 #include "core/state/machine_state.h"
@@ -29,6 +30,7 @@ struct taken_disk {
 // Main loop thread before and in the moment, the job's thread around it.
 struct taking {
     struct machine *machine;
+    struct progress *ending; // of the monitor
     struct snapshot *new;
     char *folder;
     GArray *disks; // struct taken_disk
@@ -220,6 +222,21 @@ static bool write_all(struct taking *taking, struct progress *progress, GError *
     return taking->committed;
 }
 
+// Half of it is there and the guest goes on: the room that memory took is free first.
+static void put_back(struct taking *taking)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) drives = g_ptr_array_new();
+    g_autofree char *ram = g_build_filename(taking->new->folder, "ram", NULL);
+    g_clear_pointer(&taking->image, ram_image_free);
+    unlink(ram);
+    for (unsigned i = 0; i < taking->disks->len; i++)
+        g_ptr_array_add(drives, g_array_index(taking->disks, struct taken_disk, i).drive);
+    if (!control_snapshot_undo(taking->machine, taking->folder, taking->new, drives, taking->ending, &error))
+        log_warning("snapshot", "The disks go on with an image more, which deleting a snapshot merges: %s",
+                    error->message);
+}
+
 static bool run(void *opaque, struct progress *progress, GError **error)
 {
     struct taking *taking = opaque;
@@ -229,10 +246,13 @@ static bool run(void *opaque, struct progress *progress, GError **error)
         g_propagate_error(error, g_steal_pointer(&taking->failure));
         good = false;
     }
-    if (good)
-        return write_all(taking, progress, error);
-    take_back(taking);
-    return false;
+    if (!good)
+        take_back(taking);
+    else if (!write_all(taking, progress, error)) {
+        put_back(taking);
+        good = false;
+    }
+    return good;
 }
 
 bool control_snapshot_take(struct control_server *server, const char *id, const char *folder, struct snapshot *new,
@@ -245,6 +265,7 @@ bool control_snapshot_take(struct control_server *server, const char *id, const 
         surface_write_png(surface, picture, true, NULL); // a snapshot without a picture is a snapshot
     struct taking *taking = g_new0(struct taking, 1);
     *taking = (struct taking){.machine = machine,
+                              .ending = control_jobs_ending(server->jobs),
                               .new = new,
                               .folder = g_strdup(folder),
                               .disks = g_array_new(FALSE, FALSE, sizeof(struct taken_disk)),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "core/machine/drive.h"
+#include "core/machine/drive_count.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -99,12 +99,10 @@ static void disk_done(struct disk_request *disk_request, int result)
 {
     struct drive_request *request = container_of(disk_request, struct drive_request, disk);
     struct drive *drive = request->drive;
+    drive_count_end(drive, request, result);
     if (result < 0) {
         TRACE(drive_error, "%s op %d offset %" PRIu64 " length %" PRIu64 ": %s", drive->id, disk_request->op,
               disk_request->offset, disk_request->length, g_strerror(-result));
-        g_mutex_lock(&drive->lock);
-        drive->errors++;
-        g_mutex_unlock(&drive->lock);
         machine_defer(drive->machine, notify_error, drive);
         if (drive->pause_on_no_space && is_no_space(result)) {
             park_and_stop(drive, request);
@@ -113,21 +111,6 @@ static void disk_done(struct disk_request *disk_request, int result)
         }
     }
     finish(request, result);
-}
-
-static void count(struct drive *drive, const struct disk_request *request)
-{
-    g_mutex_lock(&drive->lock);
-    if (request->op == DISK_READ) {
-        drive->reads++;
-        drive->read_bytes += request->length;
-    } else if (request->op == DISK_FLUSH) {
-        drive->flushes++;
-    } else {
-        drive->writes++;
-        drive->written_bytes += request->length;
-    }
-    g_mutex_unlock(&drive->lock);
 }
 
 // 0, or why the request cannot be carried out at all.
@@ -156,9 +139,10 @@ void drive_submit(struct drive *drive, struct drive_request *request)
     if (locked)
         drive->submitting++;
     if (wrong) {
+        drive_count_invalid(drive, request);
         finish(request, wrong);
     } else {
-        count(drive, &request->disk);
+        drive_count_begin(drive, request);
         disk_submit(drive->disk, &request->disk);
     }
     if (locked && --drive->submitting == 0 && prompt)
@@ -283,6 +267,7 @@ void drive_free(struct drive *drive)
         disk_close(drive->disk);
     }
     g_mutex_clear(&drive->lock);
+    g_free(drive->changes);
     g_free(drive->id);
     g_free(drive);
 }
@@ -413,4 +398,19 @@ bool drive_stack_overlay(struct drive *drive, struct disk *overlay)
         return false;
     drive->disk = overlay;
     return true;
+}
+
+struct disk *drive_lift_overlay(struct drive *drive, GError **error)
+{
+    struct disk *overlay = drive->disk, *base = disk_overlay_lift(overlay, error);
+    if (!base)
+        return NULL;
+    drive->disk = base;
+    return overlay;
+}
+
+void drive_unlift_overlay(struct drive *drive, struct disk *overlay)
+{
+    disk_overlay_unlift(overlay, drive->disk);
+    drive->disk = overlay;
 }

@@ -23,8 +23,18 @@ struct drive_request {
     bool locked; // DONE is called with the machine lock held, and never inside drive_submit() unless PROMPT
     bool prompt; // LOCKED requests: DONE may be called inside drive_submit(), which saves a turn of the main loop
     int result;
+    int64_t begun; // monotonic microseconds
     struct drive_request *next;
 };
+
+// What is counted apart. Writes of zeroes are writes.
+enum drive_work { DRIVE_READS, DRIVE_WRITES, DRIVE_FLUSHES, DRIVE_UNMAPS, DRIVE_WORKS };
+struct drive_count {
+    uint64_t operations, bytes, failed; // carried out, failed ones included
+    uint64_t invalid;                   // not carried out: no medium, read-only, outside the disk
+    uint64_t time_us;                   // from beginning to end, summed up
+};
+#define DRIVE_CHANGE_PIECE ((uint64_t)64 * KiB)
 
 // The device's side. Called with the machine lock held; any may be NULL.
 struct drive_client {
@@ -53,7 +63,10 @@ struct drive {
     GMutex lock;
     struct drive_request *parked, **parked_tail;     // failed for want of space: tried again on resume
     struct drive_request *finished, **finished_tail; // locked ones that wait for the machine lock
-    uint64_t reads, writes, read_bytes, written_bytes, flushes, errors;
+    struct drive_count counts[DRIVE_WORKS];
+    uint64_t errors, highest_write;   // the end of the highest write
+    int64_t last_end;                 // monotonic microseconds, 0: never
+    uint64_t *changes, change_pieces; // see drive_watch_changes()
 };
 
 // Opens the medium that OPTIONS name and adds the drive to the machine. The error names the file and the cure.
@@ -78,6 +91,12 @@ bool drive_writable(struct drive *drive);
 void drive_submit(struct drive *drive, struct drive_request *request);
 // Returns when nothing is in flight and every DONE was called, parked requests aside. Machine lock held.
 void drive_drain(struct drive *drive);
+// From here on the drive remembers which pieces of DRIVE_CHANGE_PIECE bytes were written or discarded; a request counts
+// when it is done. Any thread, while nobody else uses it.
+void drive_watch_changes(struct drive *drive, bool on);
+uint64_t drive_changed_bytes(struct drive *drive);
+// The changes so far, a bit for each piece; counting begins anew. Free with g_free().
+uint64_t *drive_take_changes(struct drive *drive, uint64_t *pieces);
 // Parked requests end with -ECANCELED (reset of the device). Machine lock held.
 void drive_cancel_parked(struct drive *drive);
 // Holds REQUEST back until the machine runs, like one that found no space: for requests of a saved state.
@@ -100,5 +119,10 @@ struct disk *drive_exchange_disk(struct drive *drive, struct disk *disk);
 // Puts OVERLAY, made by disk_overlay_prepare(), over the drive's disk. Only while no vCPU runs. False: the disk was
 // resized since; nothing has changed.
 bool drive_stack_overlay(struct drive *drive, struct disk *overlay);
+// Takes the overlay away again from over its base, which shows the same since disk_overlay_give(). Only while no vCPU
+// runs, drained. Returns the overlay, which is the caller's; NULL with the reason: nothing has changed.
+struct disk *drive_lift_overlay(struct drive *drive, GError **error);
+// Takes that back, before the guest has run.
+void drive_unlift_overlay(struct drive *drive, struct disk *overlay);
 
 #endif

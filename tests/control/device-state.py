@@ -143,40 +143,85 @@ def every_class(work):
     return seen
 
 
-# ---- Kept files: tests/state/NAME/{arguments,text,state,ram.zst} ----
+# ---- Kept files: tests/state/NAME/{arguments,text,state,ram.zst}, and whole machines: tests/state/NAME.tar.zst ----
+# Made by --record NAME once, kept as they are. Their guest is a boot sector that says a dot at each tick of the timer.
 
-KEPT_ARGUMENTS = ["--cpus", "2"]
+# sti; again: hlt; mov dx, 0x3f8; mov al, '.'; out dx, al; jmp again
+TICKER = bytes.fromhex("fb f4 baf803 b02e ee ebf7").ljust(510, b"\0") + b"\x55\xaa"
+# A multiboot kernel: dd 0x1badb002, 0x10000, -(both), 0x100000 (twice), 0x10003a (twice), 0x100020; at 0x20:
+# again: mov ecx, 0x8000; wait: pause; loop wait; mov dx, 0x3f8; mov al, '.'; out dx, al; jmp again
+KERNEL = bytes.fromhex("02b0ad1b 00000100 fe4f51e4 00001000 00001000 3a001000 3a001000 20001000"
+                       "b900800000 f390 e2fc 66baf803 b02e ee ebec").ljust(64, b"\0")
+SERIAL = ["--serial", "file:{W}/serial"]
+DISK = ["--disk", "{W}/disk.img,format=raw,interface="]
+SETS = {
+    "pc-board": [*SERIAL, DISK[0], DISK[1] + "ide", "--cdrom", "", "--floppy", "{W}/floppy.img"],
+    "pc-cards": [*SERIAL, DISK[0], DISK[1] + "ide", *[word for card in ("virtio-net", "e1000", "rtl8139", "pcnet", "ne2k")
+                                                      for word in ("--device", f"{card},backend=none,no-rom=on")],
+                 "--device", "pci-serial", "--device", "pci-testdev", "--device", "pc-testdev", "--device", "isa-debug-exit"],
+    "pc-usb-and-input": [*SERIAL, DISK[0], DISK[1] + "ide", "--device", "xhci", "--device", "usb-keyboard", "--device", "usb-mouse",
+                         "--device", "usb-tablet", "--device", "virtio-keyboard", "--device", "virtio-mouse", "--device", "virtio-tablet"],
+    "pc-virtio-two-heads": [*SERIAL, DISK[0], DISK[1] + "virtio", "--cpus", "2", "--display-adapter", "none", "--device", "virtio-gpu,heads=2",
+                            "--device", "virtio-rng", "--device", "virtio-console", "--device", "spice-agent"],
+    "pc-no-screen": [*SERIAL, DISK[0], DISK[1] + "ide", "--display-adapter", "none"],
+    "pc-kernel": [*SERIAL, "--kernel", "{W}/kernel"],
+}
+FILES = {"disk.img": TICKER.ljust(1 << 20, b"\0"), "floppy.img": bytes(1474560), "kernel": KERNEL}
+
+
+def make_files(arguments, folder):
+    """The arguments with the files that they name, which are made in FOLDER."""
+    for name, content in FILES.items():
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(content)
+    return [word.replace("{W}", folder) for word in arguments]
 
 
 def comparable(text):
-    """The state as text without what changes by loading: the attention bits."""
-    return re.sub(r"attention = \w+", "attention", text)
+    """The state as text without what changes by loading (the attention bits) and spaces at the ends of lines."""
+    return re.sub(r"attention = \w+| +$", "", text, flags=re.M)
 
 
-def record(work):
-    vm = Vm(work, *KEPT_ARGUMENTS)
-    time.sleep(2) # the firmware has found nothing to boot
+def ticks(folder):
+    path = os.path.join(folder, "serial")
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def wait_ticks(folder, more):
+    start, end = ticks(folder), time.monotonic() + PATIENCE
+    while ticks(folder) < start + more:
+        if time.monotonic() > end:
+            raise Failure("the guest does not run on")
+        time.sleep(0.05)
+
+
+def record(work, name):
+    if name == "pc-snapshots":
+        return record_machine(work, name)
+    vm = Vm(work, *make_files(SETS[name], work))
+    wait_ticks(work, 5)
     vm.call("stop")
-    folder = os.path.join(KEPT, sys.argv[2])
+    folder = os.path.join(KEPT, name)
     os.makedirs(folder)
     vm.call("x-cloche-write-state", folder=folder)
     with open(os.path.join(folder, "text"), "w") as f:
-        f.write(vm.info("state"))
+        f.write(re.sub(r" +$", "", vm.info("state"), flags=re.M))
     with open(os.path.join(folder, "arguments"), "w") as f:
-        json.dump(KEPT_ARGUMENTS, f)
+        json.dump(SETS[name], f)
     vm.end()
     subprocess.run(["zstd", "-19", "-q", "--rm", os.path.join(folder, "ram")], check=True)
+    return None
 
 
-def load_kept(work):
-    count = 0
-    for folder in sorted(glob.glob(os.path.join(KEPT, "*"))):
-        copy = os.path.join(work, "kept")
-        shutil.copytree(folder, copy)
-        subprocess.run(["zstd", "-d", "-q", "--rm", os.path.join(copy, "ram.zst")], check=True)
-        with open(os.path.join(copy, "arguments")) as f:
-            arguments = json.load(f)
-        vm = Vm(work, "--pause", "--load-state", copy, *arguments)
+def load_one(folder, work):
+    """Returns the classes that the machine has."""
+    copy = os.path.join(work, "kept")
+    shutil.copytree(folder, copy)
+    subprocess.run(["zstd", "-d", "-q", "--rm", os.path.join(copy, "ram.zst")], check=True)
+    with open(os.path.join(copy, "arguments")) as f:
+        kept = json.load(f)
+    vm = Vm(work, "--pause", "--load-state", copy, *make_files(kept, work))
+    try:
         with open(os.path.join(copy, "text")) as f:
             before = comparable(f.read())
         after = comparable(vm.info("state"))
@@ -187,22 +232,91 @@ def load_kept(work):
             if a != b:
                 raise Failure(f"{folder}: {a} became {b}")
         vm.call("cont")
-        time.sleep(0.5)
+        if "--serial" in kept:
+            wait_ticks(work, 5)
+        else:
+            time.sleep(0.5)
         if vm.call("query-status")["status"] != "running":
             raise Failure(f"{folder}: the machine does not run on")
+        return {line.split(": ", 1)[1].split()[0] for line in vm.info("qtree").splitlines()}
+    finally:
         vm.end()
         shutil.rmtree(copy)
-        count += 1
+
+
+# ---- A whole machine with a chain of snapshots ----
+
+def ctl(*words):
+    done = subprocess.run([os.path.join(BUILD, "clochectl"), *words], capture_output=True, text=True, timeout=2 * PATIENCE)
+    if done.returncode:
+        raise Failure(f"clochectl {' '.join(words)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def library(work):
+    os.environ.update(CLOCHE_LIBRARY=os.path.join(work, "library"), XDG_RUNTIME_DIR=os.path.join(work, "run"), CLOCHE_VM=VM)
+    os.makedirs(os.environ["XDG_RUNTIME_DIR"], 0o700, exist_ok=True)
+
+
+def record_machine(work, name):
+    library(work)
+    make_files([], work)
+    ctl("create", name, "--memory", "32M", "--net", "none", "--disk", "1M", "--boot", "c", "--engine", "interpret", "--serial", "file:serial")
+    folder = os.path.join(work, "library", name)
+    subprocess.run([os.path.join(BUILD, "cloche-disk"), "convert", "--force", "--format", "qcow2", os.path.join(work, "disk.img"),
+                    os.path.join(folder, "disk0.qcow2")], check=True)
+    ctl("snapshot", "take", name, "off")
+    ctl("start", name)
+    for snapshot in ("one", "two"):
+        wait_ticks(folder, 5)
+        ctl("snapshot", "take", name, snapshot)
+    wait_ticks(folder, 5)
+    ctl("save", name)
+    os.unlink(os.path.join(folder, "serial"))
+    ctl("export", name, os.path.join(KEPT, name + ".tar.zst"), "--snapshots")
+
+
+def load_machine(archive, work):
+    library(work)
+    ctl("import", archive, "--name", "kept")
+    folder = next(m["folder"] for m in json.loads(ctl("list", "--json")) if m["name"] == "kept")
+    for snapshot in ("", "one", "two", "off"):
+        if snapshot:
+            ctl("snapshot", "restore", "kept", snapshot)
+        ctl("start", "kept")
+        wait_ticks(folder, 5)
+        ctl("stop", "kept", "--force")
+    for snapshot in ("one", "off", "two"):
+        if snapshot == "off":  # the present state stands on it
+            ctl("start", "kept")
+            ctl("stop", "kept", "--force")
+        ctl("snapshot", "delete", "kept", snapshot)
+    ctl("start", "kept")
+    wait_ticks(folder, 5)
+    ctl("stop", "kept", "--force")
+    ctl("remove", "kept", "--yes")
+
+
+def load_kept(work):
+    folders = [f for f in sorted(glob.glob(os.path.join(KEPT, "*"))) if os.path.isdir(f)]
+    archives, seen = sorted(glob.glob(os.path.join(KEPT, "*.tar.zst"))), set()
+    for folder in folders:
+        seen |= load_one(folder, work)
         print(f"{os.path.basename(folder)}: loads and runs on", flush=True)
-    if not count:
+    for archive in archives:
+        load_machine(archive, work)
+        print(f"{os.path.basename(archive)}: every snapshot loads and runs on", flush=True)
+    if not folders or not archives:
         raise Failure("no kept state files")
+    never = sorted({name for name, _ in classes()} - seen)
+    print(f"classes without a kept file: {', '.join(never) or 'none'}")
 
 
 def main():
     work = tempfile.mkdtemp(prefix="cloche-state-")
     try:
         if len(sys.argv) == 3 and sys.argv[1] == "--record":
-            record(work)
+            record(work, sys.argv[2])
         else:
             every_class(work)
             load_kept(work)

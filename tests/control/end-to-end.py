@@ -25,6 +25,7 @@ ENGINE = os.environ.get("CLOCHE_ENGINE", "auto")
 PATIENCE = int(os.environ.get("CLOCHE_PATIENCE", "180"))  # seconds for one step on a loaded host
 
 BEAT = """
+yes | head -c 24000000 >/tmp/ballast
 n=0
 while true; do
     n=$((n + 1))
@@ -127,8 +128,28 @@ class Monitor:
                 check("return" in answer, f"{command}: {answer.get('error')}")
                 return answer["return"]
 
+    def cancel(self, job):
+        """Until the job has ended, cancelled or not."""
+        try:
+            self.call("job-cancel", id=job)
+        except Failure:
+            pass  # it has ended
+        end = time.monotonic() + PATIENCE
+        while any(j["id"] == job and j["status"] != "concluded" for j in self.call("query-jobs")):
+            check(time.monotonic() < end, f"{job} does not end")
+            time.sleep(0.01)
+
     def close(self):
         self.socket.close()
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
+def images_of(name):
+    return sorted(f for f in os.listdir(machine(name)["folder"]) if f.endswith(".qcow2"))
 
 
 def cpu_seconds(pid):
@@ -198,12 +219,36 @@ def life(work):
     ctl("snapshot", "take", "demo", "one", status=4)
 
     step("a snapshot of the running machine is deleted, and its disk merged, while it beats")
-    images = len([f for f in os.listdir(machine("demo")["folder"]) if f.endswith(".qcow2")])
+    images = len(images_of("demo"))
     ctl("snapshot", "take", "demo", "two")
     ctl("snapshot", "delete", "demo", "two")
-    check(len([f for f in os.listdir(machine("demo")["folder"]) if f.endswith(".qcow2")]) == images, "an image is left over")
+    check(len(images_of("demo")) == images, "an image is left over")
     console.wait_beat(console.beats()[-1] + 3)
     console.check_order()
+
+    step("a snapshot that is cancelled after its moment leaves the machine as it was")
+    def shape():
+        return images_of("demo"), read(os.path.join(machine("demo")["folder"], "machine.conf"))
+    before, given_up, monitor = shape(), 0, Monitor("demo")
+    for n in range(40):
+        stood = ctl("log", "demo").count("stood still")
+        monitor.call("snapshot-save", **{"job-id": f"job{n}", "tag": f"cancelled{n}"})
+        while n % 8 and ctl("log", "demo").count("stood still") == stood:  # some before it
+            pass
+        monitor.cancel(f"job{n}")
+        if "cancelled" in ctl("snapshot", "list", "demo"):  # it was quicker
+            ctl("snapshot", "delete", "demo", f"cancelled{n}")
+            check(len(images_of("demo")) == len(before[0]), "an image is left over")
+            before = shape()
+        check(shape() == before, f"{shape()} in place of {before}")
+        given_up = ctl("log", "demo").count("is given up")
+        if given_up > 2:
+            break
+    monitor.close()
+    check(given_up, "no snapshot was cancelled after its moment")
+    console.wait_beat(console.beats()[-1] + 3)
+    console.check_order()
+    print(f"   {given_up} of {n + 1} were given up after their moment")
 
     step("restore in the running machine: the beats go back")
     later = console.wait_beat(at_snapshot + 40)

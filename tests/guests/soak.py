@@ -182,3 +182,73 @@ def debian_engines(guest):
     subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
     check_disk(guest, raw, checksum)
     return f"{boot} loads to the login prompt, {cpus} processors, disk and fsck clean"
+
+
+WRITER = "while [ ! -e /root/stop ]; do head -c 12000000 /dev/urandom >/root/w; sha256sum /root/w >/root/w.sum; sync; " \
+         "rm -f /root/w0 /root/w0.sum; cp /root/w /root/w0; fstrim / 2>/dev/null; sha256sum -c --quiet /root/w.sum || echo WRONG; done"
+
+
+def machine_folder(guest):
+    """A defined machine in a library of its own, for the commands that need a folder. Returns folder and disk."""
+    uuid, folder = "5ca1ab1e-0000-4000-8000-00000000c10c", guest.path("library/snap")
+    os.makedirs(folder)
+    disk = os.path.join(folder, "disk0.qcow2")
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", image(), disk], check=True)
+    with open(os.path.join(folder, "machine.conf"), "w") as conf:
+        conf.write(f"[Machine]\nversion=1\nname=snap\nuuid={uuid}\n\n[Memory]\nsize=512M\n\n[Processors]\ncount=2\nengine={guest.engine}\n"
+                   "\n[Drive disk0]\nkind=disk\nfile=disk0.qcow2\ninterface=virtio\n\n[Serial 0]\ntarget=stdio\n")
+    os.environ.update(CLOCHE_LIBRARY=guest.path("library"), XDG_RUNTIME_DIR=guest.path("run"))
+    os.mkdir(guest.path("run"), 0o700)
+    os.symlink(guest.path(f"run/cloche/{uuid}/control"), guest.path("control"))
+    return folder, disk
+
+
+def end_of_job(guest, job):
+    while any(j["id"] == job and j["status"] != "concluded" for j in guest.control(("query-jobs", {}))[0]):
+        guest.pump(0.02)
+
+
+@row("debian-given-up", "Debian writes to its disk while snapshots are taken, cancelled after their moment, and deleted", 1200)
+def debian_given_up(guest):
+    """GIVEN_UP: how many are cancelled after their moment (8)."""
+    wanted = int(os.environ.get("GIVEN_UP", "8"))
+    folder, _ = machine_folder(guest)
+    guest.run([os.environ.get("CLOCHE_VM", "./cloche-vm"), "--machine", folder])
+    log_in(guest)
+    guest.send(f"({WRITER}) & \r")
+    log, conf = os.path.join(folder, "log", "vm.log"), os.path.join(folder, "machine.conf")
+    definition, taken, given_up, n = open(conf).read().split(), 0, 0, 0
+    while given_up < wanted:
+        guest.pump(1)
+        stood, n = open(log).read().count("stood still"), n + 1
+        guest.control(("snapshot-save", {"job-id": f"j{n}", "tag": f"s{n}"}))
+        while open(log).read().count("stood still") == stood and time.monotonic() < guest.deadline:
+            time.sleep(0.001)
+        if n % 4:
+            guest.pump(0.02 * n)  # the guest writes to the overlays
+            if any(j["id"] == f"j{n}" and j["status"] == "running" for j in guest.control(("query-jobs", {}))[0]):
+                guest.control(("job-cancel", {"id": f"j{n}"}))
+        end_of_job(guest, f"j{n}")
+        if os.listdir(os.path.join(folder, "snapshots")):
+            taken += 1
+            guest.control(("snapshot-delete", {"job-id": f"d{n}", "tag": f"s{n}"}))
+            end_of_job(guest, f"d{n}")
+            definition = open(conf).read().split()
+        given_up = open(log).read().count("is given up")
+        images = [f for f in os.listdir(folder) if f.endswith(".qcow2")]
+        if len(images) != 1 or open(conf).read().split() != definition:
+            raise Failure(f"round {n}: {images}, {open(conf).read()} in place of {definition}")
+    guest.send("touch /root/stop; wait; echo all-$?-done\r")
+    guest.expect(rb"all-0-done\r")
+    if b"\nWRONG" in guest.output:
+        raise Failure("the guest read back other data than it wrote")
+    command(guest, "sync; cmp /root/w /root/w0 && sha256sum -c --quiet /root/w.sum")
+    checksum = re.search("[0-9a-f]{64}", command(guest, "cp /root/w /root/data; sha256sum /root/data"))[0]
+    guest.send("poweroff\r")
+    guest.wait()
+    disk, raw = os.path.join(folder, images[0]), guest.path("disk.img")
+    subprocess.run(["qemu-img", "check", "-q", disk], check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
+    check_disk(guest, raw, checksum)
+    stops = [int(us) / 1000 for us in re.findall(r"is given up; the guest stood still for (\d+) us", open(log).read())]
+    return f"{given_up} given up ({min(stops):.0f} to {max(stops):.0f} ms still), {taken} taken and deleted, data, image and fsck clean"

@@ -201,3 +201,13 @@ bool disk_overlay_stack(struct disk *overlay, struct disk *base)
 {
     return false; // no overlays on disks in memory
 }
+
+struct disk *disk_overlay_lift(struct disk *overlay, GError **error)
+{
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "no overlays on disks in memory");
+    return NULL;
+}
+
+void disk_overlay_unlift(struct disk *overlay, struct disk *base)
+{
+}

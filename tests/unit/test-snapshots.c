@@ -6,6 +6,7 @@
 #include "core/config/library.h"
 #include "core/config/snapshot.h"
 #include "core/config/tar.h"
+#include "disks/check.h"
 #include "disks/create.h"
 #include "disks/disk.h"
 
@@ -463,6 +464,96 @@ START_TEST(test_overlay_absorbs_its_base)
 }
 END_TEST
 
+#define USED 40 // blocks
+
+// Writes, zeroes and discards whole blocks at random; SHOWN is what each shows then.
+struct worker {
+    struct disk *disk;
+    unsigned seed;
+    char shown[USED];
+    atomic_bool stop;
+};
+
+static gpointer work_randomly(gpointer data)
+{
+    struct worker *worker = data;
+    g_autoptr(GRand) random = g_rand_new_with_seed(worker->seed);
+    while (!atomic_load(&worker->stop)) {
+        unsigned block = g_rand_int_range(random, 0, USED), kind = g_rand_int_range(random, 0, 6);
+        worker->shown[block] = kind > 1 ? g_rand_int_range(random, 1, 100) : 0;
+        if (kind > 1)
+            write_block(worker->disk, block, worker->shown[block]);
+        else
+            ck_assert_int_eq(disk_write_zeroes(worker->disk, block * 65536, 65536, kind ? DISK_MAY_UNMAP : 0), 0);
+    }
+    return NULL;
+}
+
+static void expect_blocks(struct disk *disk, const char *shown)
+{
+    char data[65536];
+    for (unsigned block = 0; block < USED; block++) {
+        ck_assert_int_eq(disk_read(disk, block * sizeof(data), data, sizeof(data)), 0);
+        ck_assert_msg(data[0] == shown[block] && data[65535] == shown[block], "block %u is %d, not %d", block, data[0],
+                      shown[block]);
+    }
+}
+
+// A snapshot is given up: what the overlay got goes to its base while it is written to; then the base is used again.
+START_TEST(test_overlay_gives_its_base_back)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *lower = present_disk("base"), *leaf = g_path_get_basename(lower);
+    g_autofree char *folder = g_path_get_dirname(lower), *upper = g_build_filename(folder, "upper.qcow2", NULL);
+    struct disk *base = disk_open(lower, "qcow2", 0, &error);
+    must(base, error);
+    struct worker worker = {.disk = base};
+    for (unsigned block = 0; block < USED; block++)
+        write_block(base, block, worker.shown[block] = 'o');
+    for (unsigned round = 0; round < 20; round++) {
+        struct disk *overlay = disk_overlay_prepare(base, upper, leaf, &error);
+        must(overlay && disk_overlay_stack(overlay, base), error);
+        ck_assert(!disk_overlay_give(overlay, 0, DISK_SIZE, NULL, NULL)); // not settled
+        ck_assert_int_eq(disk_overlay_settle(overlay), 0);
+        worker.disk = overlay;
+        worker.seed = round;
+        atomic_store(&worker.stop, false);
+        GThread *thread = g_thread_new("worker", work_randomly, &worker);
+        for (unsigned n = 0; n < 5; n++)
+            must(disk_overlay_give(overlay, 0, DISK_SIZE, NULL, &error), error);
+        atomic_store(&worker.stop, true);
+        g_thread_join(thread);
+        expect_blocks(overlay, worker.shown);
+        must(disk_overlay_give(overlay, 0, DISK_SIZE, NULL, &error), error);
+        ck_assert_int_eq(disk_overlay_settle(overlay), 0);
+        ck_assert_ptr_eq(disk_overlay_lift(overlay, &error), base);
+        if (round % 3 == 0) { // not after all; and again
+            disk_overlay_unlift(overlay, base);
+            write_block(overlay, 3, worker.shown[3] = 'u');
+            expect_blocks(overlay, worker.shown);
+            must(disk_overlay_give(overlay, 0, DISK_SIZE, NULL, &error), error);
+            ck_assert_int_eq(disk_overlay_settle(overlay), 0);
+            ck_assert_ptr_eq(disk_overlay_lift(overlay, &error), base);
+        }
+        disk_close(overlay);
+        ck_assert_int_eq(unlink(upper), 0);
+        ck_assert_ptr_null(disk_open(lower, "qcow2", 0, NULL)); // ours alone again
+        write_block(base, 5, worker.shown[5] = 'b');
+        expect_blocks(base, worker.shown);
+    }
+    disk_close(base);
+    base = disk_open(lower, "qcow2", DISK_OPEN_READ_ONLY, &error);
+    must(base, error);
+    expect_blocks(base, worker.shown);
+    struct disk_check_result result = {0};
+    disk_close(base);
+    must(disk_check(lower, "qcow2", false, &result, NULL, &error), error);
+    ck_assert_uint_eq(result.corruptions, 0);
+    ck_assert_uint_eq(result.leaks, 0);
+    disk_check_clear(&result);
+}
+END_TEST
+
 START_TEST(test_killed_at_any_moment)
 {
     put("base", 0, 'k');
@@ -511,6 +602,7 @@ int main(void)
     tcase_add_test(tests, test_overlay_over_a_disk_in_use);
     tcase_add_test(tests, test_overlay_of_a_resized_disk_is_refused);
     tcase_add_test(tests, test_overlay_absorbs_its_base);
+    tcase_add_test(tests, test_overlay_gives_its_base_back);
     tcase_add_test(tests, test_killed_at_any_moment);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

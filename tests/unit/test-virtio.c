@@ -92,7 +92,11 @@ START_TEST(writes_and_reads_on_every_queue)
         ck_assert_int_eq(
             memcmp(fake_disk_data(disk) + 8192 * queue, machine->ram->host + machine->ram_offset + DATA, 8192), 0);
     }
-    ck_assert_uint_eq(drive->writes, 4);
+    ck_assert_uint_eq(drive->counts[DRIVE_WRITES].operations, 4);
+    ck_assert_uint_eq(drive->counts[DRIVE_WRITES].bytes, 4 * 8192);
+    ck_assert_uint_eq(drive->counts[DRIVE_READS].bytes, 4 * 8192);
+    ck_assert_uint_eq(drive->highest_write, 4 * 8192);
+    ck_assert_int_gt(drive->last_end, 0);
 }
 END_TEST
 
@@ -173,6 +177,12 @@ START_TEST(flush_discard_zeroes_and_id)
     ck_assert_uint_eq(request(0, GET_ID, 0, DATA, 20), 0);
     ck_assert_uint_eq(guest_load(&guest, DATA, 4), 0x6b736964); // "disk"
     ck_assert_uint_eq(request(0, 1234, 0, DATA, 512), 2);
+    ck_assert_uint_eq(drive->counts[DRIVE_FLUSHES].operations, 1);
+    ck_assert_uint_eq(drive->counts[DRIVE_UNMAPS].operations, 1);
+    ck_assert_uint_eq(drive->counts[DRIVE_UNMAPS].bytes, 4096);
+    ck_assert_uint_eq(drive->counts[DRIVE_UNMAPS].invalid, 1); // outside
+    ck_assert_uint_eq(drive->counts[DRIVE_WRITES].operations, 1);
+    ck_assert_uint_eq(drive->highest_write, 8192);
 }
 END_TEST
 
@@ -205,6 +215,34 @@ START_TEST(errors_reach_the_guest)
     fake_disk_set_read_only(disk, true);
     ck_assert_uint_eq(request(0, OUT, 0, DATA, 512), 1);
     ck_assert_uint_eq(request(0, IN, 0, DATA, 512), 0);
+    ck_assert_uint_eq(drive->counts[DRIVE_WRITES].operations, 2);
+    ck_assert_uint_eq(drive->counts[DRIVE_WRITES].failed, 1);
+    ck_assert_uint_eq(drive->counts[DRIVE_WRITES].invalid, 1);
+    ck_assert_uint_eq(drive->counts[DRIVE_READS].operations, 1);
+    ck_assert_uint_gt(drive->counts[DRIVE_READS].invalid, 0);
+    ck_assert_uint_eq(drive->errors, 1);
+}
+
+// A piece is changed when the request is done, and by what changes it alone.
+START_TEST(changes_are_remembered)
+{
+    uint64_t pieces;
+    ck_assert(guest_start(&guest, ALL, 1, 64));
+    ck_assert_uint_eq(request(0, OUT, 0, DATA, 512), 0); // before
+    drive_watch_changes(drive, true);
+    ck_assert_uint_eq(request(0, IN, 1024, DATA, 4096), 0);
+    ck_assert_uint_eq(drive_changed_bytes(drive), 0);
+    ck_assert_uint_eq(request(0, OUT, 3 * 128 - 1, DATA, 1024), 0); // over a border
+    make_trim(DISCARD, 128, 8, 0);
+    ck_assert_uint_eq(request(0, DISCARD, 0, DATA, 16), 0);
+    ck_assert_uint_eq(drive_changed_bytes(drive), 3 * DRIVE_CHANGE_PIECE);
+    g_autofree uint64_t *changes = drive_take_changes(drive, &pieces);
+    ck_assert_uint_eq(pieces, (DISK_SIZE + DRIVE_CHANGE_PIECE - 1) / DRIVE_CHANGE_PIECE);
+    ck_assert_uint_eq(changes[0], BIT(1) | BIT(2) | BIT(3));
+    ck_assert_uint_eq(drive_changed_bytes(drive), 0);
+    drive_watch_changes(drive, false);
+    ck_assert_uint_eq(request(0, OUT, 0, DATA, 512), 0);
+    ck_assert_uint_eq(drive_changed_bytes(drive), 0);
 }
 END_TEST
 
@@ -528,6 +566,7 @@ int main(void)
     tcase_add_test(tcase, flush_discard_zeroes_and_id);
     tcase_add_test(tcase, cache_mode_decides_on_safe_writes);
     tcase_add_test(tcase, errors_reach_the_guest);
+    tcase_add_test(tcase, changes_are_remembered);
     tcase_add_test(tcase, full_host_disk_stops_and_retries);
     tcase_add_test(tcase, reset_waits_for_what_is_in_flight);
     tcase_add_test(tcase, resize_is_told);
