@@ -257,7 +257,7 @@ static bool follow(struct vcpu *v, bool progress, bool faulted, uint64_t *rips, 
         f->activity = VCPU_RUNNING;
         atomic_store(&f->attention, 0);
         role = ROLE_FOLLOWER;
-        interpret_run(f, 1);
+        interpret_run(f, INTERPRET_ELEMENT);
         role = ROLE_OUTSIDE;
         atomic_store(&f->attention, 0);
         cosim.instructions++;

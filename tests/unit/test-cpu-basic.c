@@ -96,6 +96,33 @@ START_TEST(string_override)
 END_TEST
 
 // IA32_APIC_BASE moves between off, xAPIC and x2APIC only as SDM vol. 3, figure 11-26 allows.
+static const char *const engine_names[] = {
+    "interpret",
+#ifdef __x86_64__
+    "translate",
+#endif
+};
+
+// REPNE SCASB whose second element is missing: the handler finds the flags from before the instruction (SDM vol. 2).
+START_TEST(scan_fault_flags)
+{
+    struct guest *g = guest_new(engine_names[_i / 2], 1);
+    // mov edi,0xffffff; mov ecx,5; mov al,0x55; xor edx,edx; stc; [addr32] repne scasb
+    LOAD(g, 0x10000, 0xbf, 0xff, 0xff, 0xff, 0, 0xb9, 5, 0, 0, 0, 0xb0, 0x55, 0x31, 0xd2, 0xf9, 0x67, 0xf2, 0xae);
+    // pop rbx; mov eax,[rsp+16]; and eax,0x8d5; shl ecx,16; or eax,ecx; out 0xf4,eax
+    LOAD(g, 0x12000, 0x5b, 0x8b, 0x44, 0x24, 0x10, 0x25, 0xd5, 8, 0, 0, 0xc1, 0xe1, 0x10, 0x09, 0xc8, EXIT_EAX);
+    LOAD(g, 0x60e0, 0x00, 0x20, 8, 0, 0, 0x8e, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    if (_i & 1)
+        memcpy(guest_memory(g, 0x1000f), (const uint8_t[]){0xf2, 0xae, 0x90}, 3);
+    guest_start_long(g, 0x10000);
+    g->set->vcpu[0]->idtr = (struct table_register){.base = 0x6000, .limit = 32 * 16 - 1};
+    ck_assert(guest_run(g, 5));
+    ck_assert(!g->shut_down);
+    ck_assert_uint_eq(g->exit_code, 4 << 16 | FLAG_CF | FLAG_PF | FLAG_ZF);
+    guest_free(g);
+}
+END_TEST
+
 START_TEST(apic_modes)
 {
     struct guest *g = guest_new("interpret", 1);
@@ -178,6 +205,7 @@ int main(void)
     tcase_add_test(tc, self_modifying);
     tcase_add_test(tc, device_memory);
     tcase_add_test(tc, string_override);
+    tcase_add_loop_test(tc, scan_fault_flags, 0, 2 * G_N_ELEMENTS(engine_names));
     tcase_add_test(tc, apic_modes);
     tcase_add_test(tc, time_stamp_counter);
     tcase_add_test(tc, hidden_instruction);

@@ -337,9 +337,11 @@ void interpret_set_free(struct cpu_set *set);
 bool interpret_owns_page(struct cpu_set *set, uint64_t ram_offset);
 bool interpret_attach(struct vcpu *v, GError **error);
 void interpret_detach(struct vcpu *v);
-// Runs one instruction (LIMIT 1), LIMIT chains of blocks, or until an exit (0), from exact state to exact state; faults
-// and pending interrupts are delivered inside. For other engines: their fallback for single instructions.
-// ENGINE_EXIT_ATTENTION: LIMIT is reached, or attention that run() must leave for.
+#define INTERPRET_ELEMENT UINT64_MAX
+// Runs one instruction (LIMIT 1), one or one element of a repeated one (INTERPRET_ELEMENT), LIMIT chains of blocks, or
+// until an exit (0), from exact state to exact state; faults and pending interrupts are delivered inside. For other
+// engines: their fallback for single instructions. ENGINE_EXIT_ATTENTION: LIMIT is reached, or attention that run()
+// must leave for.
 enum engine_exit interpret_run(struct vcpu *v, uint64_t limit);
 void interpret_flush_tlb(struct vcpu *v);
 void interpret_flush_page(struct vcpu *v, uint64_t linear);

@@ -306,7 +306,9 @@ static void run_chain(struct vcpu *v)
     run_block(v, b);
 }
 
-static void run_step(struct vcpu *v)
+// One instruction; ELEMENT: of a repeated string one element, as single steps and watchpoints have it anyway. Otherwise
+// the flags of CMPS and SCAS stay those before the instruction until it ends: a fault may still put them back.
+static void run_step(struct vcpu *v, bool element)
 {
     struct interpreter *n = v->interpreter;
     bool trap = v->rflags & FLAG_TF;
@@ -318,7 +320,8 @@ static void run_step(struct vcpu *v)
         return;
     }
     bool rf = v->rflags & FLAG_RF;
-    atomic_fetch_or(&v->attention, ATTENTION_STEP);
+    if (element || must_step(v))
+        atomic_fetch_or(&v->attention, ATTENTION_STEP);
     v->interrupt_shadow = 0;
     run_chain(v);
     atomic_fetch_and(&v->attention, ~(uint32_t)ATTENTION_STEP);
@@ -354,7 +357,7 @@ static enum engine_exit engine_run(struct vcpu *v)
         bool stepping = must_step(v);
         update_mode(v, stepping);
         if (G_UNLIKELY(stepping))
-            run_step(v);
+            run_step(v, false);
         else
             run_chain(v);
     }
@@ -367,6 +370,9 @@ static enum engine_exit engine_run(struct vcpu *v)
 enum engine_exit interpret_run(struct vcpu *v, uint64_t limit)
 {
     struct interpreter *n = v->interpreter;
+    bool element = limit == INTERPRET_ELEMENT;
+    if (element)
+        limit = 1;
     n->exit = 0;
     flags_in(v);
     do {
@@ -380,7 +386,7 @@ enum engine_exit interpret_run(struct vcpu *v, uint64_t limit)
         bool stepping = limit == 1 || must_step(v);
         update_mode(v, stepping); // of one instruction, or of whole blocks where more are allowed
         if (stepping)
-            run_step(v);
+            run_step(v, element);
         else
             run_chain(v);
     } while (!n->exit && (!limit || --limit));
