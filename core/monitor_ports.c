@@ -52,6 +52,16 @@ static bool forward(void *opaque, const char *id, const char *text, bool add, GE
     return good;
 }
 
+static bool cable(void *opaque, const char *id, const char *settings, GError **error)
+{
+    struct machine *machine = opaque;
+    machine_lock(machine);
+    struct nic *nic = find(machine, id, error);
+    bool good = nic && nic_set_shape(nic, settings, error);
+    machine_unlock(machine);
+    return good;
+}
+
 static bool capture(void *opaque, const char *id, const char *file, GError **error)
 {
     struct machine *machine = opaque;
@@ -88,7 +98,7 @@ static void nics(void *opaque, void (*fn)(void *data, const struct control_nic *
     machine_unlock(machine);
 }
 
-static const struct control_port_ops ops = {chardevs, set_link, forward, capture, nics};
+static const struct control_port_ops ops = {chardevs, set_link, forward, cable, capture, nics};
 
 void monitor_ports_serve(struct machine *machine, struct control_server *control)
 {

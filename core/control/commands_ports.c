@@ -143,6 +143,14 @@ static JsonNode *set_capture(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+static JsonNode *set_cable(struct qmp_call *call, GError **error)
+{
+    struct control_server *server = call_server(call);
+    if (can(server->ports && server->ports->cable, "network cards", error))
+        server->ports->cable(server->ports_opaque, qmp_string(call, "name"), qmp_string(call, "settings"), error);
+    return NULL;
+}
+
 static void add_nic(void *data, const struct control_nic *nic)
 {
     JsonObject *entry = json_object_new();
@@ -178,6 +186,8 @@ static JsonNode *query_nics(struct qmp_call *call, GError **error)
 static const struct qmp_argument link_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("up", QMP_BOOL), QMP_END};
 static const struct qmp_argument forward_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("forward", QMP_STRING),
                                                         QMP_MAY("add", QMP_BOOL), QMP_END};
+static const struct qmp_argument cable_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_NEED("settings", QMP_STRING),
+                                                      QMP_END};
 static const struct qmp_argument capture_arguments[] = {QMP_NEED("name", QMP_STRING), QMP_MAY("file", QMP_STRING),
                                                         QMP_END};
 
@@ -185,6 +195,8 @@ const struct qmp_command control_port_commands[] = {
     QMP_REQUEST("query-chardev", query_chardev, NULL, QMP_ANY_STATE, "Serial ports and where they lead."),
     QMP_REQUEST("set_link", set_link, link_arguments, QMP_ANY_STATE, "Plugs or unplugs a network card's cable."),
     QMP_REQUEST("x-cloche-forward", set_forward, forward_arguments, QMP_ANY_STATE, "Adds or removes a port forward."),
+    QMP_REQUEST("x-cloche-cable", set_cable, cable_arguments, QMP_ANY_STATE,
+                "Changes a card's cable: rate=10M,delay=5,jitter=2,loss=1,seed=1."),
     QMP_REQUEST("x-cloche-capture", set_capture, capture_arguments, QMP_ANY_STATE,
                 "Writes a card's packets to a file; without one the capture ends."),
     QMP_REQUEST("x-cloche-query-nics", query_nics, NULL, QMP_ANY_STATE, "Network cards, their cables and forwards."),

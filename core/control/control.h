@@ -55,6 +55,7 @@ struct control_port_ops {
     // A network card's link; FORWARD as in machine.conf(5), added or removed.
     bool (*set_link)(void *opaque, const char *id, bool up, GError **error);
     bool (*forward)(void *opaque, const char *id, const char *forward, bool add, GError **error);
+    bool (*cable)(void *opaque, const char *id, const char *settings, GError **error); // rate, delay, loss, ...
     // Packets of a card into a pcapng file; NULL ends it.
     bool (*capture)(void *opaque, const char *id, const char *file, GError **error);
     void (*nics)(void *opaque, void (*fn)(void *data, const struct control_nic *nic), void *data);

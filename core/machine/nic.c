@@ -17,7 +17,7 @@
 
 static void queue_init(struct nic_queue *queue)
 {
-    *queue = (struct nic_queue){0};
+    *queue = (struct nic_queue){.random = queue->random};
     queue->last = &queue->first;
 }
 
@@ -31,12 +31,27 @@ static void queue_clear(struct nic_queue *queue)
     queue_init(queue);
 }
 
+void nic_seed(struct nic *nic, uint64_t seed)
+{
+    nic->to_guest.random = seed;
+    nic->to_network.random = ~seed;
+}
+
+// 0 to 1, 1 excluded: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+static double draw(struct nic_queue *queue)
+{
+    uint64_t z = queue->random += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return ((z ^ z >> 31) >> 11) * 0x1p-53;
+}
+
 // Lock held. When the frame comes out at the other end of the cable, or -1 when it is lost.
 static int64_t shaped(struct nic *nic, struct nic_queue *queue, size_t length)
 {
     const struct nic_shape *shape = &nic->shape;
     int64_t now = clock_now(nic->machine->clock), due = now;
-    if (shape->loss && (uint32_t)g_random_int_range(0, 1000000) < shape->loss)
+    if (shape->loss && draw(queue) * 1000000 < shape->loss)
         return -1;
     if (shape->rate) {
         due = MAX(now, queue->line_free) + (int64_t)(length * 8 * 1000000000ull / shape->rate);
@@ -44,15 +59,16 @@ static int64_t shaped(struct nic *nic, struct nic_queue *queue, size_t length)
     }
     due += shape->delay;
     if (shape->jitter)
-        due += (int64_t)(g_random_double() * shape->jitter);
+        due += (int64_t)(draw(queue) * shape->jitter);
     return due;
 }
 
 // Lock held. Takes FRAME over.
 static void enqueue(struct nic *nic, struct nic_queue *queue, struct nic_frame *frame)
 {
-    frame->due = shaped(nic, queue, frame->length);
-    if (!nic->link || frame->due < 0 || queue->frames >= QUEUE_FRAMES || queue->bytes >= QUEUE_BYTES) {
+    bool room = nic->link && queue->frames < QUEUE_FRAMES && queue->bytes < QUEUE_BYTES;
+    frame->due = room ? shaped(nic, queue, frame->length) : -1; // what never gets onto the line takes none of its time
+    if (frame->due < 0) {
         nic->dropped++;
         g_free(frame);
         return;
@@ -72,7 +88,7 @@ static struct nic_frame *dequeue(struct nic *nic, struct nic_queue *queue, int *
         return NULL;
     int64_t wait = frame->due - clock_now(nic->machine->clock);
     if (wait > 0) {
-        *timeout = MIN((uint64_t)*timeout & INT32_MAX, (uint64_t)MIN(wait / MILLISECOND + 1, 1000));
+        *timeout = MIN((uint64_t)*timeout & INT32_MAX, (uint64_t)MIN((wait + MILLISECOND - 1) / MILLISECOND, 1000));
         return NULL;
     }
     queue->first = frame->next;
@@ -513,6 +529,7 @@ struct nic *nic_new(struct machine *machine, const char *id, const char *backend
     nic->gathered = g_malloc(NIC_FRAME_MAX);
     queue_init(&nic->to_guest);
     queue_init(&nic->to_network);
+    nic_seed(nic, (uint64_t)g_random_int() << 32 | g_random_int());
     g_mutex_init(&nic->lock);
     g_mutex_init(&nic->backend_lock);
     g_mutex_init(&nic->deliver_lock);

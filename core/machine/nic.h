@@ -57,6 +57,7 @@ struct nic_queue {
     unsigned frames;
     uint64_t bytes;
     int64_t line_free; // when the frame before has left the line
+    uint64_t random;   // state of the generator for loss and jitter
 };
 
 // The cable, in both directions.
@@ -108,7 +109,8 @@ struct nic {
 
 // BACKEND: user, team:NAME, tap:NAME, none. MAC NULL: derived from ID. FORWARDS: separated by spaces, or NULL.
 // SETTINGS: "key=value,..." or NULL: rate (bits per second, K M G), delay and jitter (milliseconds), loss (percent),
-// link=off, capture=FILE, and the back end's own. The error names what is wrong and what is allowed.
+// seed (of what gets lost and how late it comes), link=off, capture=FILE, and the back end's own. The error names what
+// is wrong and what is allowed.
 struct nic *nic_new(struct machine *machine, const char *id, const char *backend, const char *mac, const char *forwards,
                     const char *settings, GError **error);
 void nic_free(struct nic *nic); // the card calls it in unrealize()
@@ -135,7 +137,7 @@ bool nic_guest_takes_large(struct nic *nic);                            // frame
 
 // ---- For people and programs: machine lock held ----
 void nic_set_link(struct nic *nic, bool up);
-bool nic_set_shape(struct nic *nic, const char *settings, GError **error); // rate, delay, jitter, loss as above
+bool nic_set_shape(struct nic *nic, const char *settings, GError **error); // rate, delay, jitter, loss, seed as above
 bool nic_add_forward(struct nic *nic, const char *forward, GError **error);
 bool nic_remove_forward(struct nic *nic, const char *forward, GError **error);
 bool nic_capture_start(struct nic *nic, const char *file, GError **error); // pcapng
@@ -145,6 +147,7 @@ char *nic_capture_path(struct nic *nic);   // NULL: no capture; g_free()
 
 // ---- nic_settings.c ----
 bool nic_take_settings(struct nic *nic, const char *settings, GError **error);
+void nic_seed(struct nic *nic, uint64_t seed);                         // lock held; the same seed loses the same frames
 bool nic_parse_mac(struct nic *nic, const char *text, GError **error); // NULL: derived from the id
 
 // ---- nic_address.c ----

@@ -17,20 +17,32 @@ static bool parse_rate(const char *text, double unit, uint64_t *value)
     return true;
 }
 
+static bool parse_seed(struct nic *nic, const char *text)
+{
+    guint64 seed;
+    if (!g_ascii_string_to_unsigned(text, 10, 0, UINT64_MAX, &seed, NULL))
+        return false;
+    nic_seed(nic, seed);
+    return true;
+}
+
 static bool set_shape(struct nic *nic, const char *key, const char *value, GError **error)
 {
     uint64_t loss = 0;
     bool good = !strcmp(key, "rate")     ? parse_rate(value, 1, &nic->shape.rate)
                 : !strcmp(key, "delay")  ? parse_rate(value, MILLISECOND, &nic->shape.delay)
                 : !strcmp(key, "jitter") ? parse_rate(value, MILLISECOND, &nic->shape.jitter)
+                : !strcmp(key, "seed")   ? parse_seed(nic, value)
                                          : parse_rate(value, 10000, &loss) && loss <= 1000000;
     if (!strcmp(key, "loss"))
         nic->shape.loss = loss;
+    if (!strcmp(key, "rate")) // the next frame finds the line free
+        nic->to_guest.line_free = nic->to_network.line_free = 0;
     if (!good || nic->shape.delay > 60000 * (uint64_t)MILLISECOND ||
         nic->shape.jitter > 60000 * (uint64_t)MILLISECOND) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
                     "%s: %s=%s is not allowed: give rate=10M (bits per second), delay=5 and jitter=2 (milliseconds, up "
-                    "to 60000), loss=1.5 (percent).",
+                    "to 60000), loss=1.5 (percent), seed=1 (a number).",
                     nic->id, key, value);
         return false;
     }
@@ -39,7 +51,7 @@ static bool set_shape(struct nic *nic, const char *key, const char *value, GErro
 
 bool nic_set_shape(struct nic *nic, const char *settings, GError **error)
 {
-    static const char *const keys[] = {"rate", "delay", "jitter", "loss", NULL};
+    static const char *const keys[] = {"rate", "delay", "jitter", "loss", "seed", NULL};
     g_auto(GStrv) parts = g_strsplit(settings, ",", -1);
     bool done = true;
     g_mutex_lock(&nic->lock);
@@ -50,7 +62,7 @@ bool nic_set_shape(struct nic *nic, const char *settings, GError **error)
         done = value && g_strv_contains(keys, *part) && set_shape(nic, *part, value, error);
         if (!done && error && !*error)
             g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                        "%s: there is no setting \"%s\" of the cable: rate, delay, jitter and loss are.", nic->id,
+                        "%s: there is no setting \"%s\" of the cable: rate, delay, jitter, loss and seed are.", nic->id,
                         *part);
     }
     g_mutex_unlock(&nic->lock);
@@ -59,7 +71,7 @@ bool nic_set_shape(struct nic *nic, const char *settings, GError **error)
 
 bool nic_take_settings(struct nic *nic, const char *settings, GError **error)
 {
-    static const char *const cable[] = {"rate", "delay", "jitter", "loss", NULL};
+    static const char *const cable[] = {"rate", "delay", "jitter", "loss", "seed", NULL};
     g_auto(GStrv) parts = g_strsplit(settings ? settings : "", ",", -1);
     for (char **part = parts; *part; part++) {
         char *value = strchr(*part, '=');

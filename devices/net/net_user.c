@@ -240,7 +240,7 @@ static bool check_settings(struct nic *nic, GError **error)
         if (g_strv_contains(known, key))
             continue;
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s: \"user\" has no setting \"%s\": rate, delay, jitter, loss, link, capture, tftp, bootfile, "
+                    "%s: \"user\" has no setting \"%s\": rate, delay, jitter, loss, seed, link, capture, tftp, bootfile, "
                     "hostname and restrict are.",
                     nic->id, (char *)key);
         return false;

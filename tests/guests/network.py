@@ -102,6 +102,75 @@ def net_loss(guest):
     return transfer(guest, "virtio-net", 2, ",rate=20M,delay=5,loss=2")
 
 
+SHAPED = """
+ip link set eth0 up; sleep 1
+busybox udhcpc -i eth0 -n -q -s /dhcp -t 10
+busybox ping -c 40 -i 0.05 10.0.2.2 | sed 's/^/guest: /'
+echo "guest: pinged"
+read go
+busybox ping -c 1000 -i 0.01 -q 10.0.2.2 | sed 's/^/guest: /'
+echo "guest: lossy"
+read go
+"""
+
+
+def flood(guest, port, seconds):
+    """Mbit/s that reach the card while more than that is sent to PORT."""
+    stop = threading.Event()
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not stop.is_set():
+                for _ in range(20):
+                    sender.sendto(bytes(1400), ("127.0.0.1", port))
+                time.sleep(0.005)
+
+    def received():
+        return qmp(guest, ("x-cloche-query-nics", {}))[0]["received-bytes"], time.monotonic()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    time.sleep(1)
+    before = received()
+    time.sleep(seconds)
+    after = received()
+    stop.set()
+    thread.join()
+    return (after[0] - before[0]) * 8e-6 / (after[1] - before[1])
+
+
+@row("net-shape", "a cable's delay, loss and rate as a guest measures them", 300)
+def net_shape(guest):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files, load = modules.files(*DRIVERS["virtio-net"])
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, load + SHAPED, files + [("dhcp", 0o755, DHCP.encode())])
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", "--memory",
+                "256M", "--net", "user,card=virtio-net,delay=20", "--control", guest.path("control"))
+    guest.expect(rb"guest: pinged")
+    times = sorted(float(t) for t in re.findall(rb"time=([0-9.]+) ms", guest.output))
+    middle = times[len(times) // 2]
+    if len(times) != 40 or not 40 <= times[0] < 42:  # within a millisecond each way; the rest waited for a busy host
+        raise Failure(f"{len(times)} answers after {times[0]} ms at least and {middle} ms usually, at 20 ms each way")
+    qmp(guest, ("x-cloche-cable", {"name": "net0", "settings": "delay=0,loss=5,seed=11"}))
+    guest.send("go\r")
+    arrived = int(guest.expect(rb"guest: 1000 packets transmitted, (\d+) packets received")[1])
+    wanted, sigma = 1000 * 0.95 ** 2, (1000 * 0.95 ** 2 * (1 - 0.95 ** 2)) ** 0.5
+    if abs(arrived - wanted) > 5 * sigma:
+        raise Failure(f"{arrived} of 1000 answers at 5 % loss each way, {wanted:.0f} expected, sigma {sigma:.1f}")
+    guest.expect(rb"guest: lossy")
+    qmp(guest, ("x-cloche-cable", {"name": "net0", "settings": "rate=8M,loss=0"}),
+        ("x-cloche-forward", {"name": "net0", "forward": f"udp:127.0.0.1:{port}-9"}))
+    rate = flood(guest, port, 5)
+    guest.send("go\r")
+    guest.wait()
+    if abs(rate / 8 - 1) > 0.05:
+        raise Failure(f"{rate:.2f} Mbit/s through a cable of 8 Mbit/s")
+    return f"{times[0]:.1f} ms at least and {middle:.1f} usually at 2 x 20 ms, {arrived} of 1000 answers at 5 % loss each way, {rate:.2f} Mbit/s at 8"
+
+
 @row("net-team", "two machines on a private network exchange a file", 300)
 def net_team(guest):
     files, load = modules.files("virtio_net", "virtio_pci")
@@ -138,8 +207,8 @@ CHUNK = 16  # MiB
 class Streams:
     """On ADDRESS: sends TIMES chunks to who says "get", sums what comes after "put"."""
 
-    def __init__(self, address, times):
-        self.chunk, self.times = os.urandom(CHUNK << 20), times
+    def __init__(self, address, times, chunk):
+        self.chunk, self.times = os.urandom(chunk << 20), times
         self.sum, self.done, self.bytes = None, threading.Event(), 0
         self.listener = socket.create_server((address, 0))
         self.port = self.listener.getsockname()[1]
@@ -196,10 +265,11 @@ def rate(mib, match):
 def stream(guest, net, up, address, mib, meanwhile=None):
     """MIB each way between the guest and a server at ADDRESS of this host."""
     card = re.search("card=([^,]*)", net)[1]
-    times = max(mib // CHUNK, 1)
-    host = Streams("127.0.0.1" if address == "10.0.2.2" else address, times)
+    chunk = min(mib, CHUNK)
+    times = mib // chunk
+    host = Streams("127.0.0.1" if address == "10.0.2.2" else address, times, chunk)
     files, load = modules.files(*DRIVERS[card])
-    script = load + up + (STREAM + STREAM_HOST) % {"times": times, "chunk": CHUNK, "host": address, "port": host.port}
+    script = load + up + (STREAM + STREAM_HOST) % {"times": times, "chunk": chunk, "host": address, "port": host.port}
     initrd = guest.path("initrd")
     initramfs.write(initrd, script, files + [("dhcp", 0o755, DHCP.encode())])
     guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", "--memory",
@@ -254,16 +324,19 @@ def qmp(guest, *requests):
     return reply["return"]
 
 
-@row("net-flaps", "a transfer goes on over a cable that is pulled five times and loses 1 %", 600)
+@row("net-flaps", "a transfer goes on over a cable that is pulled five times and loses 1 %", 300)
 def net_flaps(guest):
     def flap(guest):
         for _ in range(5):
-            time.sleep(1.5)
+            time.sleep(0.7)
             qmp(guest, ("set_link", {"name": "net0", "up": False}))
-            time.sleep(0.5)
+            time.sleep(0.4)
             qmp(guest, ("set_link", {"name": "net0", "up": True}))
+        if guest.pump(0) and b"guest: got" in guest.output:
+            raise Failure("the transfer was over before the last flap")
 
-    return stream(guest, "user,card=e1000,loss=1,rate=40M", NAT, "10.0.2.2", 32, flap) + ", 5 flaps"
+    # 2 MiB take 8 seconds at least.
+    return stream(guest, "user,card=e1000,loss=1,rate=2M", NAT, "10.0.2.2", 2, flap) + ", 5 flaps"
 
 
 @row("net-forwards", "port forwards are added and removed while the guest runs", 300)

@@ -8,6 +8,7 @@
 #include "tests/unit/virtio-guest.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -299,6 +300,91 @@ START_TEST(cable_delays_loses_and_is_pulled)
     ck_assert(!nic_set_shape(nic, "loss=101", &error));
     g_clear_error(&error);
     ck_assert(!nic_add_forward(nic, "tcp::1-2", &error));
+    g_clear_error(&error);
+    nic_free(nic);
+}
+END_TEST
+
+// ---- What the cable does to frames, read from those that are under way ----
+
+#define UNDER_WAY 2000u
+
+struct shaped {
+    unsigned count;
+    uint32_t number[UNDER_WAY];
+    int64_t delay[UNDER_WAY]; // nanoseconds
+};
+
+static struct shaped *send_shaped(struct nic *nic, size_t length)
+{
+    struct shaped *shaped = g_new0(struct shaped, 1);
+    uint8_t frame[1514] = {0};
+    nic_set_link(nic, false); // empties the cable
+    nic_set_link(nic, true);
+    for (unsigned i = 0; i < UNDER_WAY; i++) {
+        store_le(frame + NIC_HEADER, 4, i);
+        nic_receive(nic, frame, length);
+    }
+    g_mutex_lock(&nic->lock);
+    for (struct nic_frame *at = nic->to_guest.first; at; at = at->next, shaped->count++) {
+        shaped->number[shaped->count] = load_le(at->data + NIC_HEADER, 4);
+        shaped->delay[shaped->count] = at->due - clock_now(machine->clock);
+    }
+    g_mutex_unlock(&nic->lock);
+    return shaped;
+}
+
+START_TEST(cable_keeps_its_figures)
+{
+    GError *error = NULL;
+    struct sink sink = {0};
+    struct nic *nic = nic_new(machine, "net0", "small", NULL, NULL, "rate=8M,delay=20", &error);
+    nic_set_client(nic, &sink_client, &sink);
+    g_autofree struct shaped *capped = send_shaped(nic, 1000); // a millisecond each
+    ck_assert_uint_eq(capped->count, UNDER_WAY);
+    for (unsigned i = 0; i < UNDER_WAY; i++)
+        ck_assert_int_eq(capped->delay[i], (i + 1) * 1000000ll + 20000000);
+
+    uint8_t frame[1000] = {0}; // what finds no place in the cable takes no time on it
+    for (unsigned i = 0; i < 3000; i++)
+        nic_receive(nic, frame, sizeof frame);
+    ck_assert_uint_gt(nic->dropped, 2900);
+    clock_advance(machine->clock, 1500000000);
+    inject(nic, frame, sizeof frame);
+    ck_assert(arrives(&sink, 1480));
+    nic_receive(nic, frame, sizeof frame);
+    g_mutex_lock(&nic->lock);
+    ck_assert_int_lt(((struct nic_frame *)((char *)nic->to_guest.last - offsetof(struct nic_frame, next)))->due,
+                     3 * 1000000000ll);
+    g_mutex_unlock(&nic->lock);
+
+    ck_assert(nic_set_shape(nic, "rate=0,delay=30,jitter=10,loss=10,seed=7", &error));
+    unsigned arrived = 0, late = 0;
+    double total = 0;
+    for (unsigned round = 0; round < 5; round++) {
+        g_autofree struct shaped *shaped = send_shaped(nic, 100);
+        arrived += shaped->count;
+        for (unsigned i = 0; i < shaped->count; i++) {
+            ck_assert(shaped->delay[i] >= 30000000 && shaped->delay[i] < 40000000);
+            ck_assert(!i || shaped->number[i] > shaped->number[i - 1]);
+            total += shaped->delay[i];
+            late += shaped->delay[i] >= 35000000;
+        }
+    }
+    const double n = 5 * UNDER_WAY, five_sigma = 5 * sqrt(n * 0.1 * 0.9);
+    ck_assert(fabs(arrived - 0.9 * n) < five_sigma);
+    ck_assert(fabs(late - 0.5 * arrived) < 5 * sqrt(arrived * 0.25));
+    ck_assert(fabs(total / arrived - 35e6) < 5 * 10e6 / sqrt(12.0 * arrived));
+
+    ck_assert(nic_set_shape(nic, "seed=7", &error)); // the same once more, another seed: something else
+    g_autofree struct shaped *first = send_shaped(nic, 100);
+    ck_assert(nic_set_shape(nic, "seed=7", &error));
+    g_autofree struct shaped *again = send_shaped(nic, 100);
+    ck_assert_mem_eq(first, again, sizeof *first);
+    ck_assert(nic_set_shape(nic, "seed=8", &error));
+    g_autofree struct shaped *other = send_shaped(nic, 100);
+    ck_assert_mem_ne(first, other, sizeof *first);
+    ck_assert(!nic_set_shape(nic, "seed=x", &error));
     g_clear_error(&error);
     nic_free(nic);
 }
@@ -721,6 +807,7 @@ int main(void)
     tcase_add_test(tcase, long_datagrams_are_fragmented);
     tcase_add_test(tcase, segment_offers_are_raised);
     tcase_add_test(tcase, cable_delays_loses_and_is_pulled);
+    tcase_add_test(tcase, cable_keeps_its_figures);
     tcase_add_test(tcase, wrong_options_are_named);
     tcase_add_test(tcase, capture_holds_the_frames);
     tcase_add_test(tcase, addresses_are_heard_on_the_wire);
