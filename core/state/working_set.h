@@ -13,8 +13,8 @@ uint64_t *working_set_new(const struct ram *ram);
 // The pages of RAM, mapped from an image, that were touched since. NULL where the host does not tell. Any thread.
 uint64_t *working_set_of(const struct ram *ram);
 bool working_set_write(const char *folder, const uint64_t *set, uint64_t pages, GError **error);
-// Reads what FOLDER's record names of the image FD into the host's page cache, or the whole image where there is no record.
-// On a thread of its own; FD is duplicated.
+// Reads what FOLDER's record names of the image FD into the host's page cache; where there is no record the whole
+// image, a little later. On a thread of its own; FD is duplicated.
 void working_set_prefetch(const char *folder, int fd);
 
 #endif
