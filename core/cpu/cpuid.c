@@ -5,6 +5,9 @@
 #include "core/cpu/model.h"
 
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #define F(feature) (1u << ((feature)&31))
 
@@ -29,7 +32,8 @@
 #define V3_7_EBX                                                                                                       \
     (V1_7_EBX | F(FEATURE_FSGSBASE) | F(FEATURE_BMI1) | F(FEATURE_AVX2) | F(FEATURE_SMEP) | F(FEATURE_BMI2) |          \
      F(FEATURE_INVPCID) | F(FEATURE_SMAP) | F(FEATURE_RDSEED) | F(FEATURE_ADX))
-#define MAX_7_EBX (V3_7_EBX | F(FEATURE_CLFLUSHOPT) | F(FEATURE_CLWB))
+#define MAX_7_EBX (V3_7_EBX | F(FEATURE_CLFLUSHOPT) | F(FEATURE_CLWB) | F(FEATURE_SHA))
+#define MAX_7_ECX (F(FEATURE_UMIP) | F(FEATURE_RDPID) | F(FEATURE_GFNI) | F(FEATURE_VAES) | F(FEATURE_VPCLMULQDQ))
 
 static const struct cpu_model models[] = {
     {"x86-64-v1",
@@ -80,8 +84,9 @@ static const struct cpu_model models[] = {
       [WORD_1_ECX] = V3_1_ECX,
       [WORD_EXT1_EDX] = V2_EXT1_EDX,
       [WORD_7_EBX] = MAX_7_EBX,
-      [WORD_7_ECX] = F(FEATURE_UMIP) | F(FEATURE_RDPID),
+      [WORD_7_ECX] = MAX_7_ECX,
       [WORD_7_EDX] = V1_7_EDX,
+      [WORD_7_1_EAX] = F(FEATURE_AVX_VNNI),
       [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT) | F(FEATURE_XSAVEC) | F(FEATURE_XGETBV1) | F(FEATURE_XSAVES),
       [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW)}},
 };
@@ -95,13 +100,54 @@ char *cpu_model_names(void)
     return g_string_free(s, false);
 }
 
+// Extensions that only "max" and "host" show, and only where the host's processor has them: programs choose them for
+// their speed. Other kinds of host have none, so there it is all the same.
+static const struct {
+    uint16_t feature;
+    const char *name;
+} extensions[] = {
+    {FEATURE_SHA, "SHA"},           {FEATURE_GFNI, "GFNI"}, {FEATURE_VAES, "VAES"}, {FEATURE_VPCLMULQDQ, "VPCLMULQDQ"},
+    {FEATURE_AVX_VNNI, "AVX-VNNI"},
+};
+
+static void hide_what_the_host_lacks(struct cpu_model *model)
+{
+#ifdef __x86_64__
+    uint32_t words[FEATURE_WORDS] = {0}, eax, ebx, ecx, edx;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
+        words[WORD_7_EBX] = ebx;
+        words[WORD_7_ECX] = ecx;
+    }
+    if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx))
+        words[WORD_7_1_EAX] = eax;
+    for (unsigned i = 0; i < G_N_ELEMENTS(extensions); i++)
+        if (!(words[extensions[i].feature >> 5] & F(extensions[i].feature)))
+            model->words[extensions[i].feature >> 5] &= ~F(extensions[i].feature);
+#endif
+}
+
+uint32_t cpu_model_extensions(const struct cpu_model *model)
+{
+    uint32_t bits = 0;
+    for (unsigned i = 0; i < G_N_ELEMENTS(extensions); i++)
+        bits |= (uint32_t)cpu_has(model, extensions[i].feature) << i;
+    return bits;
+}
+
+const char *cpu_extension_name(unsigned bit)
+{
+    return bit < G_N_ELEMENTS(extensions) ? extensions[bit].name : "of a later version";
+}
+
 struct cpu_model *cpu_model_new(const char *name, GError **error)
 {
-    // What the engine implements does not depend on the host, so "host" is everything of it.
     const char *wanted = !name || strcmp(name, "host") == 0 ? "max" : name;
     for (unsigned i = 0; i < G_N_ELEMENTS(models); i++)
-        if (strcmp(models[i].name, wanted) == 0)
-            return g_memdup2(&models[i], sizeof(models[i]));
+        if (strcmp(models[i].name, wanted) == 0) {
+            struct cpu_model *model = g_memdup2(&models[i], sizeof(models[i]));
+            hide_what_the_host_lacks(model);
+            return model;
+        }
     g_autofree char *names = cpu_model_names();
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "There is no CPU model \"%s\": choose one of %s.", name,
                 names);

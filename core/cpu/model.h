@@ -81,6 +81,9 @@ enum cpu_feature {
     FEATURE_CLWB = FEATURE(WORD_7_EBX, 24),
     FEATURE_SHA = FEATURE(WORD_7_EBX, 29),
     FEATURE_UMIP = FEATURE(WORD_7_ECX, 2),
+    FEATURE_GFNI = FEATURE(WORD_7_ECX, 8),
+    FEATURE_VAES = FEATURE(WORD_7_ECX, 9),
+    FEATURE_VPCLMULQDQ = FEATURE(WORD_7_ECX, 10),
     FEATURE_RDPID = FEATURE(WORD_7_ECX, 22),
     FEATURE_FSRM = FEATURE(WORD_7_EDX, 4),
     FEATURE_MD_CLEAR = FEATURE(WORD_7_EDX, 10),
@@ -88,6 +91,7 @@ enum cpu_feature {
     FEATURE_SPEC_CTRL = FEATURE(WORD_7_EDX, 26),
     FEATURE_ARCH_CAPABILITIES = FEATURE(WORD_7_EDX, 29),
     FEATURE_SSBD = FEATURE(WORD_7_EDX, 31),
+    FEATURE_AVX_VNNI = FEATURE(WORD_7_1_EAX, 4),
     FEATURE_XSAVEOPT = FEATURE(WORD_D_1_EAX, 0),
     FEATURE_XSAVEC = FEATURE(WORD_D_1_EAX, 1),
     FEATURE_XGETBV1 = FEATURE(WORD_D_1_EAX, 2),
@@ -119,6 +123,9 @@ static inline bool cpu_has(const struct cpu_model *model, enum cpu_feature featu
 struct cpu_model *cpu_model_new(const char *name, GError **error);
 // "x86-64-v1, x86-64-v2, ...": for messages and --list. Free with g_free().
 char *cpu_model_names(void);
+// A bit for each extension of MODEL that not all hosts offer, always in the same place, for saved states; their names.
+uint32_t cpu_model_extensions(const struct cpu_model *model);
+const char *cpu_extension_name(unsigned bit);
 // XCR0 bits that the guest may set.
 uint64_t cpu_model_xcr0(const struct cpu_model *model);
 // Bytes of the standard-format XSAVE area for these components.

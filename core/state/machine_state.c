@@ -2,6 +2,7 @@
 #include "core/state/machine_state.h"
 #include "core/cpu/arch.h"
 #include "core/cpu/lapic.h"
+#include "core/cpu/model.h"
 #include "core/machine/drive.h"
 #include "core/state/fields.h"
 
@@ -18,12 +19,19 @@ struct frame {
     uint32_t cpus, tsc_khz;
     bool a20;
     uint64_t device_count;
+    uint32_t extensions; // of the processor, which not all hosts have
 };
+#define FRAME_VERSION 2
 static const struct field frame_fields[] = {
-    FIELD_U64(struct frame, clock),        FIELD_U64(struct frame, ram_size),
-    FIELD_U64(struct frame, ram_used),     FIELD_U32(struct frame, cpus),
-    FIELD_U32(struct frame, tsc_khz),      FIELD_BOOL(struct frame, a20),
-    FIELD_U64(struct frame, device_count), FIELD_END,
+    FIELD_U64(struct frame, clock),
+    FIELD_U64(struct frame, ram_size),
+    FIELD_U64(struct frame, ram_used),
+    FIELD_U32(struct frame, cpus),
+    FIELD_U32(struct frame, tsc_khz),
+    FIELD_BOOL(struct frame, a20),
+    FIELD_U64(struct frame, device_count),
+    FIELD_SCALAR(FIELD_TYPE_U32, struct frame, extensions, 2, 0),
+    FIELD_END,
 };
 
 bool machine_state_savable(struct machine *machine, GError **error)
@@ -93,7 +101,8 @@ static struct frame present_frame(struct machine *machine)
                           .ram_used = machine->ram->used,
                           .cpus = machine->cpus ? machine->cpus->count : 0,
                           .tsc_khz = machine->cpus ? machine->cpus->tsc_khz : 0,
-                          .a20 = machine->a20};
+                          .a20 = machine->a20,
+                          .extensions = machine->cpus ? cpu_model_extensions(machine->cpus->model) : 0};
     for (const struct device *device = machine->devices; device; device = device->next)
         frame.device_count++;
     return frame;
@@ -117,7 +126,7 @@ bool machine_state_save(struct machine *machine, GByteArray *out, GError **error
     g_byte_array_append(out, (const uint8_t *)magic, sizeof(magic));
     state_write_number(out, 4, STATE_FILE_VERSION);
     struct frame frame = present_frame(machine);
-    save_section(out, "machine", "machine", 1, frame_fields, &frame);
+    save_section(out, "machine", "machine", FRAME_VERSION, frame_fields, &frame);
     for (unsigned i = 0; machine->cpus && i < machine->cpus->count; i++) {
         g_autofree char *cpu = g_strdup_printf("cpu%u", i), *lapic = g_strdup_printf("lapic%u", i);
         save_section(out, cpu, "cpu", 1, vcpu_fields, machine->cpus->vcpu[i]);
@@ -207,6 +216,14 @@ static bool check_frame(struct machine *machine, const struct frame *frame, GErr
                     now.device_count);
         return false;
     }
+    uint32_t lacking = frame->extensions & ~now.extensions;
+    if (lacking) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
+                    "The saved state's processor has %s, which this machine's on this host has not: give it the same "
+                    "processor model on a host that has it",
+                    cpu_extension_name((unsigned)__builtin_ctz(lacking)));
+        return false;
+    }
     return true;
 }
 
@@ -247,7 +264,8 @@ static bool load_any(struct machine *machine, struct section *section, GError **
 static bool load_frame(struct machine *machine, struct section *section, GError **error)
 {
     struct frame frame = {0};
-    if (!load_section(section, "machine", 1, frame_fields, &frame, error) || !check_frame(machine, &frame, error))
+    if (!load_section(section, "machine", FRAME_VERSION, frame_fields, &frame, error) ||
+        !check_frame(machine, &frame, error))
         return false;
     clock_set(machine->clock, frame.clock);
     machine_set_a20(machine, frame.a20);

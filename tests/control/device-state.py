@@ -312,6 +312,24 @@ def load_kept(work):
     print(f"classes without a kept file: {', '.join(never) or 'none'}")
 
 
+def refused_extension(work):
+    """A processor with an extension that this one has not."""
+    with open("/proc/cpuinfo") as f:
+        if " sha_ni " not in f.read():
+            return
+    folder = os.path.join(work, "extension")
+    vm = Vm(work, "--cpu", "host")
+    vm.call("stop")
+    os.makedirs(folder)
+    vm.call("x-cloche-write-state", folder=folder)
+    vm.end()
+    loaded = subprocess.run([VM, "--memory", "32M", "--pause", "--load-state", folder, "--cpu", "x86-64-v3"], capture_output=True,
+                            text=True, timeout=60)
+    if loaded.returncode == 0 or "processor has SHA" not in loaded.stderr:
+        raise Failure(f"a state with SHA is not refused by name: {loaded.returncode}, {loaded.stderr}")
+    print("a processor without an extension of the saved one is refused by its name")
+
+
 def main():
     work = tempfile.mkdtemp(prefix="cloche-state-")
     try:
@@ -320,6 +338,7 @@ def main():
         else:
             every_class(work)
             load_kept(work)
+            refused_extension(work)
         return 0
     except Failure as failure:
         print(f"FAILED: {failure}")

@@ -317,7 +317,8 @@ extern const struct insn_row interpret_rows_text[];    // PCMPESTRI and its kin
 extern const struct insn_row interpret_rows_float[];   // SSE, AVX, F16C arithmetic
 extern const struct insn_row interpret_rows_fma[];
 extern const struct insn_row interpret_rows_avx[];    // masked moves, gathers
-extern const struct insn_row interpret_rows_crypto[]; // AES, PCLMULQDQ, CRC32
+extern const struct insn_row interpret_rows_crypto[]; // AES, GFNI, PCLMULQDQ, CRC32
+extern const struct insn_row interpret_rows_sha[];
 extern const struct insn_row *const interpret_slices[];
 // Makes I sensitive though its row is not (some forms of MOV, PUSH, JMP): for insn_bind functions, `return` its value.
 insn_handler *insn_make_sensitive(struct insn *i, insn_handler *handler);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// AES-NI, PCLMULQDQ and CRC32 (FIPS 197; SDM vol. 2).
+// AES-NI, GFNI, PCLMULQDQ and CRC32 (FIPS 197; SDM vol. 2).
 #include "core/cpu/interpret/vector.h"
 
 // ---- AES: the S-boxes are computed once from the field arithmetic
@@ -97,6 +97,43 @@ static void key_assist(struct vector_call *c) // AESKEYGENASSIST
     }
 }
 
+// ---- GFNI: the same field -------------------------------------------------------------------------------------------
+
+static uint8_t invert(uint8_t x)
+{
+    uint8_t power = x; // to the 254th
+    for (unsigned k = 0; k < 6; k++)
+        power = multiply(multiply(power, power), x);
+    return multiply(power, power);
+}
+
+// Row K of the matrix is byte 7 - K of its quadword.
+static uint8_t transform(uint64_t matrix, uint8_t x, unsigned constant)
+{
+    unsigned y = constant;
+    for (unsigned k = 0; k < 8; k++)
+        y ^= (unsigned)__builtin_parity(matrix >> (8 * (7 - k)) & x) << k;
+    return (uint8_t)y;
+}
+
+static void affine(struct vector_call *c)
+{
+    for (unsigned k = 0; k < c->size; k++)
+        c->d.u8[k] = transform(c->b.u64[k / 8], c->a.u8[k], c->imm);
+}
+
+static void affine_inverse(struct vector_call *c)
+{
+    for (unsigned k = 0; k < c->size; k++)
+        c->d.u8[k] = transform(c->b.u64[k / 8], invert(c->a.u8[k]), c->imm);
+}
+
+static void field_multiply(struct vector_call *c)
+{
+    for (unsigned k = 0; k < c->size; k++)
+        c->d.u8[k] = multiply(c->a.u8[k], c->b.u8[k]);
+}
+
 // ---- Carry-less multiplication ------------------------------------------------------------------------------------
 
 static void carryless(struct vector_call *c)
@@ -156,6 +193,9 @@ const struct insn_row interpret_rows_crypto[] = {
     VECTOR(AESDECLAST, decrypt_last),
     VECTOR(AESIMC, inverse_mix),
     VECTOR(AESKEYGENASSIST, key_assist),
+    VECTOR(GF2P8AFFINEQB, affine),
+    VECTOR(GF2P8AFFINEINVQB, affine_inverse),
+    VECTOR(GF2P8MULB, field_multiply),
     VECTOR(PCLMULQDQ, carryless),
     {.mnemonic = ZYDIS_MNEMONIC_CRC32, .class = CLASS_PLAIN, .gate = GATE_NONE, .bind = bind_crc32},
     VECTOR_END,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What only AVX and AVX2 have: zeroing of registers, masked moves, gathers (SDM vol. 2).
+// What only AVX and AVX2 have: zeroing of registers, masked moves, gathers; AVX-VNNI (SDM vol. 2).
 #include "core/cpu/interpret/vector.h"
 
 static const struct insn *run_vzeroupper(struct vcpu *v, const struct insn *i)
@@ -126,6 +126,37 @@ static insn_handler *bind_gather(struct vcpu *v, const struct decoded *d, struct
     {                                                                                                                  \
         .mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_PLAIN, .gate = GATE_AVX, .reg = register_form                \
     }
+// ---- AVX-VNNI: sums of products, onto the destination ---------------------------------------------------------------
+
+static int32_t saturated(int64_t x)
+{
+    return (int32_t)CLAMP(x, INT32_MIN, INT32_MAX);
+}
+
+static int64_t products8(const struct vector_call *c, unsigned k) // unsigned by signed
+{
+    int64_t sum = 0;
+    for (unsigned n = 4 * k; n < 4 * k + 4; n++)
+        sum += c->a.u8[n] * c->b.s8[n];
+    return sum;
+}
+
+static int64_t products16(const struct vector_call *c, unsigned k)
+{
+    return (int64_t)c->a.s16[2 * k] * c->b.s16[2 * k] + (int64_t)c->a.s16[2 * k + 1] * c->b.s16[2 * k + 1];
+}
+
+#define SUM(name, products, narrow)                                                                                    \
+    static void name(struct vector_call *c)                                                                            \
+    {                                                                                                                  \
+        for (unsigned k = 0; k < c->size / 4; k++)                                                                     \
+            c->d.s32[k] = narrow(c->m.s32[k] + products(c, k));                                                        \
+    }
+SUM(sum_products8, products8, (int32_t))
+SUM(sum_products8_saturated, products8, saturated)
+SUM(sum_products16, products16, (int32_t))
+SUM(sum_products16_saturated, products16, saturated)
+
 #define AVX_MASKED(name, data_)                                                                                        \
     {                                                                                                                  \
         .mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_PLAIN, .gate = GATE_AVX, .bind = bind_masked, .data = data_  \
@@ -155,5 +186,9 @@ const struct insn_row interpret_rows_avx[] = {
     GATHER(VPGATHERQD, 8, 4),
     GATHER(VPGATHERDQ, 4, 8),
     GATHER(VPGATHERQQ, 8, 8),
+    VECTOR_VEX(VPDPBUSD, sum_products8, .third = THIRD_DESTINATION),
+    VECTOR_VEX(VPDPBUSDS, sum_products8_saturated, .third = THIRD_DESTINATION),
+    VECTOR_VEX(VPDPWSSD, sum_products16, .third = THIRD_DESTINATION),
+    VECTOR_VEX(VPDPWSSDS, sum_products16_saturated, .third = THIRD_DESTINATION),
     VECTOR_END,
 };

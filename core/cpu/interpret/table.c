@@ -13,7 +13,8 @@ const struct insn_row *const interpret_slices[] = {
     interpret_rows_shuffle,     interpret_rows_move,
     interpret_rows_text,        interpret_rows_float,
     interpret_rows_fma,         interpret_rows_avx,
-    interpret_rows_crypto,      NULL,
+    interpret_rows_crypto,      interpret_rows_sha,
+    NULL,
 };
 
 #define MNEMONICS (ZYDIS_MNEMONIC_MAX_VALUE + 1)

@@ -49,19 +49,14 @@ static bool hidden(const struct compiler *c, const struct fact *f)
         uint8_t isa;
         uint16_t feature;
     } gates[] = {
-        {ZYDIS_ISA_EXT_ADOX_ADCX, FEATURE_ADX}, {ZYDIS_ISA_EXT_AVX2, FEATURE_AVX2},
-        {ZYDIS_ISA_EXT_BMI1, FEATURE_BMI1},     {ZYDIS_ISA_EXT_BMI2, FEATURE_BMI2},
-        {ZYDIS_ISA_EXT_F16C, FEATURE_F16C},     {ZYDIS_ISA_EXT_FMA, FEATURE_FMA},
-        {ZYDIS_ISA_EXT_RDRAND, FEATURE_RDRAND}, {ZYDIS_ISA_EXT_RDSEED, FEATURE_RDSEED},
-        {ZYDIS_ISA_EXT_SHA, FEATURE_SHA},
+        {ZYDIS_ISA_EXT_ADOX_ADCX, FEATURE_ADX},     {ZYDIS_ISA_EXT_AVX2, FEATURE_AVX2},
+        {ZYDIS_ISA_EXT_BMI1, FEATURE_BMI1},         {ZYDIS_ISA_EXT_BMI2, FEATURE_BMI2},
+        {ZYDIS_ISA_EXT_F16C, FEATURE_F16C},         {ZYDIS_ISA_EXT_FMA, FEATURE_FMA},
+        {ZYDIS_ISA_EXT_RDRAND, FEATURE_RDRAND},     {ZYDIS_ISA_EXT_RDSEED, FEATURE_RDSEED},
+        {ZYDIS_ISA_EXT_SHA, FEATURE_SHA},           {ZYDIS_ISA_EXT_GFNI, FEATURE_GFNI},
+        {ZYDIS_ISA_EXT_VAES, FEATURE_VAES},         {ZYDIS_ISA_EXT_VPCLMULQDQ, FEATURE_VPCLMULQDQ},
+        {ZYDIS_ISA_EXT_AVX_VNNI, FEATURE_AVX_VNNI},
     };
-    switch (f->isa) { // no model names these by themselves: they come with AVX-512 or not at all
-    case ZYDIS_ISA_EXT_GFNI:
-    case ZYDIS_ISA_EXT_VAES:
-    case ZYDIS_ISA_EXT_VPCLMULQDQ:
-    case ZYDIS_ISA_EXT_AVX_VNNI:
-        return !(c->mode & MODE_AVX512);
-    }
     for (unsigned n = 0; n < G_N_ELEMENTS(gates); n++)
         if (gates[n].isa == f->isa)
             return !cpu_has(c->t->set->model, gates[n].feature);
