@@ -3,6 +3,7 @@
 
 static uint64_t state;
 static unsigned bits;
+static bool segmented, vex_allowed;
 
 void random_seed(uint64_t seed)
 {
@@ -50,12 +51,53 @@ static unsigned source(void)
     return pick(8) ? destination() : pick(bits / 4 < 16 ? 8 : 16);
 }
 
+// An immediate of the operand size (at most 4 bytes), after PREFIX.
+static void put_immediate(unsigned prefix)
+{
+    uint32_t v = (uint32_t)random_next();
+    if ((bits == 16) == (prefix == 0x66)) {
+        put32(v);
+    } else {
+        put((uint8_t)v);
+        put((uint8_t)(v >> 8));
+    }
+}
+
+static unsigned size_prefix(unsigned one_in)
+{
+    return pick(one_in) == 0 ? 0x66 : 0;
+}
+
+// What else may stand in front of a memory operand: segment, address size. Returns whether addresses have 16 bits.
+static bool put_memory_prefixes(void)
+{
+    static const uint8_t overrides[] = {0x26, 0x36, 0x3e};
+    bool other = segmented && pick(4) == 0;
+    if (segmented && pick(4) == 0)
+        put(overrides[pick(3)]);
+    if (other)
+        put(0x67);
+    return (bits == 16) != other;
+}
+
+// ModRM and displacement of [BX], [BP], [BX+SI], [BP+SI].
+static void put_memory16(unsigned reg)
+{
+    static const uint8_t forms[] = {7, 6, 0, 2};
+    bool wide = pick(2);
+    int displacement = (int)pick(256) - 128;
+    put((wide ? 0x80 : 0x40) | (reg & 7) << 3 | forms[pick(4)]);
+    put((uint8_t)displacement);
+    if (wide)
+        put((uint8_t)(displacement >> 8));
+}
+
 // [66] REX opcode ModRM: REG with a register or memory operand. EXTRA: 0x0f escapes in the high bytes.
 static void operand_insn(unsigned prefix, unsigned w, unsigned opcode, unsigned reg, bool memory, unsigned rm,
                          bool byte)
 {
     uint8_t base = pointers[pick(3)], index = indexes[pick(2)];
-    bool use_index = pick(3) == 0;
+    bool use_index = pick(3) == 0, memory16 = memory && put_memory_prefixes();
     if (prefix)
         put((uint8_t)prefix);
     unsigned rex = w << 3 | (reg >> 3) << 2;
@@ -69,6 +111,10 @@ static void operand_insn(unsigned prefix, unsigned w, unsigned opcode, unsigned 
     put((uint8_t)opcode);
     if (!memory) {
         put(0xc0 | (reg & 7) << 3 | (rm & 7));
+        return;
+    }
+    if (memory16) {
+        put_memory16(reg);
         return;
     }
     bool wide = pick(2);
@@ -95,12 +141,12 @@ static void insn_alu(bool memory)
 
 static void insn_alu_imm(bool memory)
 {
-    unsigned w = pick(2), small = pick(2);
-    operand_insn(0, w, small ? 0x83 : 0x81, pick(8), memory, destination(), false);
+    unsigned w = pick(2), small = pick(2), prefix = segmented ? size_prefix(3) : 0;
+    operand_insn(prefix, w, small ? 0x83 : 0x81, pick(8), memory, destination(), false);
     if (small)
         put((uint8_t)random_next());
     else
-        put32((uint32_t)random_next());
+        put_immediate(prefix);
 }
 
 static void insn_mov(bool memory)
@@ -183,7 +229,7 @@ static void insn_bmi(bool memory)
 
 static void insn_lea(bool memory)
 {
-    operand_insn(0, pick(2), 0x8d, destination(), true, 0, false);
+    operand_insn(segmented ? size_prefix(3) : 0, pick(2), 0x8d, destination(), true, 0, false);
 }
 
 static void insn_stack(bool memory)
@@ -192,7 +238,7 @@ static void insn_stack(bool memory)
     switch (pick(4)) {
     case 0:
         put(0x68);
-        put32((uint32_t)random_next());
+        put_immediate(0);
         break;
     case 1:
         operand_insn(0, 0, 0xff, 6, memory, destination(), false);
@@ -232,7 +278,7 @@ static void insn_sse(bool memory)
 
 static void insn_flags(bool memory)
 {
-    if (bits == 32 && pick(2)) { // INC, DEC
+    if (bits != 64 && pick(2)) { // INC, DEC
         put(0x40 | pick(2) << 3 | destination());
         return;
     }
@@ -251,11 +297,93 @@ static void insn_high_byte(bool memory)
     static const uint8_t bases[] = {RBX & 7, RBP};
     unsigned reg = 4 + pick(3); // AH, CH, DH
     put(pick(2) ? 0x88 | (memory ? pick(2) << 1 : 0) : pick(8) << 3 | (memory ? pick(2) << 1 : 0));
-    if (memory) {
+    if (memory && bits == 16) {
+        put_memory16(reg);
+    } else if (memory) {
         put(0x40 | reg << 3 | bases[pick(2)]);
         put((uint8_t)pick(128));
     } else {
         put(0xc0 | reg << 3 | (4 + pick(3)));
+    }
+}
+
+static void put_load(unsigned reg, uint32_t value) // MOV of 32 bits
+{
+    if (bits == 16)
+        put(0x66);
+    put(0xb8 | reg);
+    put32(value);
+}
+
+// Strings within the data segment, either way; SI is a small index again afterwards.
+static void insn_string(bool memory)
+{
+    static const uint8_t opcodes[] = {0xa4, 0xa6, 0xaa, 0xac, 0xae};
+    static const uint8_t repeats[] = {0, 0xf2, 0xf3};
+    uint8_t repeat = repeats[pick(3)];
+    bool down = pick(4) == 0;
+    put_load(RSI, 0x3000 + pick(0x800));
+    put_load(RDI, 0x4000 + pick(0x800));
+    put_load(RCX, pick(24));
+    if (down)
+        put(0xfd);
+    if (pick(3) == 0)
+        put(0x66);
+    put_memory_prefixes();
+    if (repeat)
+        put(repeat);
+    put(opcodes[pick(5)] | pick(2));
+    if (down)
+        put(0xfc);
+    put_load(RSI, pick(64));
+}
+
+static void insn_condition(bool memory) // CMOVcc, SETcc
+{
+    if (pick(2))
+        operand_insn(segmented ? size_prefix(3) : 0, pick(2), 0x0f40 | pick(16), destination(), memory, destination(),
+                     false);
+    else
+        operand_insn(0, 0, 0x0f90 | pick(16), 0, memory, destination(), true);
+}
+
+// BMI with flags that are all defined or untouched: SARX, SHLX, SHRX, PDEP, PEXT, MULX. Registers only.
+static void insn_vex(bool memory)
+{
+    static const struct {
+        uint8_t pp, opcode;
+    } forms[] = {{2, 0xf7}, {1, 0xf7}, {3, 0xf7}, {3, 0xf5}, {2, 0xf5}, {3, 0xf6}};
+    unsigned n = pick(G_N_ELEMENTS(forms)), reg = destination(), v = destination(), rm = source() & 7;
+    if (!vex_allowed) {
+        insn_flags(memory);
+        return;
+    }
+    put(0xc4);
+    put(0xe2);
+    put((uint8_t)((~v & 15) << 3 | forms[n].pp));
+    put(forms[n].opcode);
+    put(0xc0 | (reg & 7) << 3 | rm);
+}
+
+// Results of 32 bits whatever the code size: CVTTSD2SI, MOVMSKPD, PMOVMSKB, ADCX, ADOX, MOVNTI.
+static void insn_wide(bool memory)
+{
+    switch (pick(6)) {
+    case 0:
+        operand_insn(0xf2, 0, 0x0f2c, destination(), memory, pick(8), false);
+        break;
+    case 1:
+        operand_insn(0x66, 0, 0x0f50, destination(), false, pick(8), false);
+        break;
+    case 2:
+        operand_insn(0x66, 0, 0x0fd7, destination(), false, pick(8), false);
+        break;
+    case 3:
+    case 4:
+        operand_insn(pick(2) ? 0x66 : 0xf3, 0, 0x0f38f6, destination(), memory, destination(), false);
+        break;
+    default:
+        operand_insn(0, 0, 0x0fc3, destination(), true, 0, false);
     }
 }
 
@@ -267,6 +395,19 @@ static insn_maker *const makers[] = {insn_alu,   insn_alu,   insn_alu_imm,  insn
 // Of these the flags are defined, but for AF of AND, OR and XOR, which nothing here looks at.
 static insn_maker *const defined[] = {insn_alu, insn_alu, insn_alu_imm, insn_mov,       insn_mov,
                                       insn_lea, insn_sse, insn_extend,  insn_high_byte, insn_stack};
+
+static insn_maker *const in_segments[] = {insn_alu,   insn_alu,   insn_alu_imm, insn_alu_imm,   insn_mov,
+                                          insn_mov,   insn_lea,   insn_sse,     insn_extend,    insn_high_byte,
+                                          insn_stack, insn_flags, insn_flags,   insn_condition, insn_string,
+                                          insn_vex,   insn_wide};
+
+// A displacement of 16 or 32 bits to the present end.
+static void close_jump(unsigned field)
+{
+    unsigned distance = length - field - (bits == 16 ? 2 : 4);
+    code[field] = (uint8_t)distance;
+    code[field + 1] = (uint8_t)(distance >> 8);
+}
 
 // Forward jumps and calls over a few instructions; loops are left to real programs.
 static void generate(insn_maker *const *from, unsigned makers_count)
@@ -284,21 +425,23 @@ static void generate(insn_maker *const *from, unsigned makers_count)
                 put(0xe8);
             }
             open_field = length;
-            put32(0);
+            put(0), put(0);
+            if (bits != 16)
+                put(0), put(0);
             open_left = 1 + pick(4);
         }
         from[pick(makers_count)](pick(2));
         if (open_left && --open_left == 0)
-            code[open_field] = (uint8_t)(length - open_field - 4),
-            code[open_field + 1] = (length - open_field - 4) >> 8;
+            close_jump(open_field);
     }
     if (open_left)
-        code[open_field] = (uint8_t)(length - open_field - 4), code[open_field + 1] = (length - open_field - 4) >> 8;
+        close_jump(open_field);
 }
 
 unsigned random_code(unsigned code_bits, uint8_t to[RANDOM_CODE_MAX])
 {
     bits = code_bits;
+    segmented = false;
     code = to;
     generate(makers, G_N_ELEMENTS(makers));
     return length;
@@ -307,8 +450,19 @@ unsigned random_code(unsigned code_bits, uint8_t to[RANDOM_CODE_MAX])
 unsigned random_code_defined(unsigned code_bits, uint8_t to[RANDOM_CODE_MAX])
 {
     bits = code_bits;
+    segmented = false;
     code = to;
     generate(defined, G_N_ELEMENTS(defined));
+    return length;
+}
+
+unsigned random_code_segmented(unsigned code_bits, bool vex, uint8_t to[RANDOM_CODE_MAX])
+{
+    bits = code_bits;
+    segmented = true;
+    vex_allowed = vex;
+    code = to;
+    generate(in_segments, G_N_ELEMENTS(in_segments));
     return length;
 }
 

@@ -299,6 +299,9 @@ static void fill_insn(uint32_t key, const struct decoded *d, struct insn *i)
     i->vector_length = (uint8_t)(z->avx.vector_length / 8);
     i->vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
     i->vex_w = i->vex ? z->raw.vex.W : z->raw.rex.W;
+    // Of these the code's default size is not the operand's: 32 bits, without prefix, in 16-bit code too.
+    if (i->operand_size == 2 && (i->vex || z->mnemonic == ZYDIS_MNEMONIC_MOVNTI))
+        i->operand_size = 4;
     i->base = i->index = i->segment_base = VCPU_OFFSET(zero);
     i->segment = DS;
     fill_operands(key, d, i);
