@@ -371,6 +371,13 @@ static struct lapic *lowest(struct cpu_set *set, uint32_t destination, bool logi
 unsigned lapic_send(struct cpu_set *set, uint32_t destination, bool logical, enum lapic_delivery delivery,
                     uint8_t vector, bool level)
 {
+    if (set->engine->apic_message) {
+        uint64_t address = 0xfee00000 | (uint64_t)(destination & 0xff) << 12 | (uint64_t)logical << 2;
+        int accepted =
+            set->engine->apic_message(set, address, vector | (uint32_t)delivery << 8 | (level ? BIT(15) | BIT(14) : 0));
+        if (accepted >= 0)
+            return (unsigned)accepted;
+    }
     if (delivery == LAPIC_LOWEST) {
         struct lapic *l = lowest(set, destination, logical);
         return l && deliver_to(l, delivery, vector, level);
@@ -431,6 +438,14 @@ static void send_ipi(struct lapic *l, uint64_t icr)
         if (shorthand == 1 ? self : shorthand == 2 || !self)
             deliver_to(target, delivery, vector, false);
     }
+}
+
+bool lapic_lint(struct lapic *lapic, unsigned lint)
+{
+    g_mutex_lock(&lapic->lock);
+    bool level = lapic->lint[lint];
+    g_mutex_unlock(&lapic->lock);
+    return level;
 }
 
 uint8_t lapic_sipi_vector(struct lapic *lapic)
@@ -681,6 +696,67 @@ uint64_t lapic_tpr(struct lapic *lapic)
 void lapic_set_tpr(struct lapic *lapic, uint64_t value)
 {
     lapic_write(lapic, 0x80, (uint32_t)(value << 4) & 0xf0);
+}
+
+// ---- To and from a kernel that keeps the APIC ----------------------------------------------------------------------
+
+// What KVM's page holds beside the local vector table and the 256-bit sets.
+static const uint8_t page_index[] = {0x08, 0x0d, 0x0e, 0x0f, 0x28, 0x38, 0x39, 0x3e};
+
+void lapic_to_page(struct lapic *lapic, uint32_t page[LAPIC_PAGE_WORDS])
+{
+    memset(page, 0, LAPIC_PAGE_WORDS * 4);
+    g_mutex_lock(&lapic->lock);
+    timer_cancel(&lapic->timer);
+    for (unsigned n = 0; n < G_N_ELEMENTS(page_index); n++)
+        read_register(lapic, page_index[n], &page[page_index[n] * 4]);
+    for (unsigned n = 0; n < LVT_COUNT; n++)
+        page[lvt_index[n] * 4] = lapic->lvt[n];
+    for (unsigned n = 0; n < 8; n++) {
+        page[(0x10 + n) * 4] = lapic->isr[n];
+        page[(0x18 + n) * 4] = lapic->tmr[n];
+        page[(0x20 + n) * 4] = lapic->irr[n];
+    }
+    page[0x02 * 4] = (x2apic(lapic) ? lapic->vcpu->apic_id : lapic->id) << 24;
+    page[0x03 * 4] = 0x14 | (LVT_COUNT - 1) << 16;
+    page[0x30 * 4] = (uint32_t)lapic->icr;
+    page[0x31 * 4] = (uint32_t)(lapic->icr >> 32);
+    if (!page[0x39 * 4]) // a count that has run out must not run out again
+        page[0x38 * 4] = 0;
+    g_mutex_unlock(&lapic->lock);
+}
+
+void lapic_from_page(struct lapic *lapic, const uint32_t page[LAPIC_PAGE_WORDS], uint64_t deadline)
+{
+    g_mutex_lock(&lapic->lock);
+    for (unsigned n = 0; n < LVT_COUNT; n++)
+        lapic->lvt[n] = page[lvt_index[n] * 4];
+    for (unsigned n = 0; n < 8; n++) {
+        lapic->isr[n] = page[(0x10 + n) * 4];
+        lapic->tmr[n] = page[(0x18 + n) * 4];
+        lapic->irr[n] = page[(0x20 + n) * 4];
+    }
+    lapic->id = page[0x02 * 4] >> 24;
+    lapic->tpr = page[0x08 * 4];
+    if (!x2apic(lapic)) {
+        lapic->ldr = page[0x0d * 4];
+        lapic->dfr = page[0x0e * 4];
+    }
+    lapic->svr = page[0x0f * 4];
+    lapic->esr = page[0x28 * 4];
+    lapic->icr = page[0x30 * 4] | (uint64_t)page[0x31 * 4] << 32;
+    lapic->divide = page[0x3e * 4];
+    lapic->initial_count = page[0x38 * 4];
+    timer_cancel(&lapic->timer);
+    int64_t left = (int64_t)page[0x39 * 4] * divisor(lapic), whole = (int64_t)lapic->initial_count * divisor(lapic);
+    lapic->timer_start = guest_now(lapic) - (whole - left);
+    if (left && TIMER_MODE(lapic->lvt[LVT_TIMER]) != TIMER_DEADLINE)
+        timer_arm(&lapic->timer, lapic->timer_start + whole);
+    lapic->deadline = TIMER_MODE(lapic->lvt[LVT_TIMER]) == TIMER_DEADLINE ? deadline : 0;
+    if (lapic->deadline)
+        arm_deadline(lapic);
+    g_mutex_unlock(&lapic->lock);
+    vcpu_raise(lapic->vcpu, ATTENTION_INTERRUPT);
 }
 
 // ---- Life ---------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ unsigned lapic_send(struct cpu_set *set, uint32_t destination, bool logical, enu
 void lapic_send_msi(struct cpu_set *set, uint64_t address, uint32_t data);
 // LINT0 (8259) level and LINT1 (NMI) edge of the boot processor's APIC. Any thread.
 void lapic_set_lint(struct lapic *lapic, unsigned lint, bool level);
+bool lapic_lint(struct lapic *lapic, unsigned lint); // the level. Any thread
 
 // Owner's thread: highest deliverable vector or -1 / moves it from IRR to ISR.
 int lapic_pending(struct lapic *lapic);
@@ -52,5 +53,12 @@ extern const struct field lapic_fields[];
 // The structure that lapic_fields describe, for saving; call lapic_loaded() after loading it.
 void *lapic_state(struct lapic *lapic);
 void lapic_loaded(struct lapic *lapic);
+
+// For an engine whose kernel keeps the APIC while the machine runs: all of it as the register page of xAPIC mode, one
+// word for 16 bytes' first four at OFFSET / 4, the present count among them; the timer stops. And back, with the
+// TSC deadline in guest ticks (0: none). Only while the vCPU is parked; its apic_base is right already.
+#define LAPIC_PAGE_WORDS 256
+void lapic_to_page(struct lapic *lapic, uint32_t page[LAPIC_PAGE_WORDS]);
+void lapic_from_page(struct lapic *lapic, const uint32_t page[LAPIC_PAGE_WORDS], uint64_t deadline);
 
 #endif

@@ -262,7 +262,7 @@ static void *thread_main(void *opaque)
     g_mutex_unlock(&t->lock);
     while (wait_for_run(t)) {
         serve_signals(v);
-        if (v->activity == VCPU_RUNNING)
+        if (v->activity == VCPU_RUNNING || (v->engine->apics_in && v->activity != VCPU_SHUTDOWN))
             run_guest(v);
         else
             wait_for_event(t);

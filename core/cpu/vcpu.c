@@ -163,6 +163,8 @@ void vcpu_raise(struct vcpu *vcpu, uint32_t attention_bits)
 
 void cpu_set_resume(struct cpu_set *set)
 {
+    if (set->engine->apics_in)
+        set->engine->apics_in(set);
     for (unsigned i = 0; i < set->count; i++)
         vcpu_thread_resume(set->vcpu[i]->thread);
 }
@@ -173,6 +175,8 @@ void cpu_set_pause(struct cpu_set *set)
         vcpu_thread_request_park(set->vcpu[i]->thread);
     for (unsigned i = 0; i < set->count; i++)
         vcpu_thread_wait_parked(set->vcpu[i]->thread);
+    if (set->engine->apics_out)
+        set->engine->apics_out(set);
 }
 
 void cpu_set_reset(struct cpu_set *set)

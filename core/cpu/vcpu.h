@@ -336,6 +336,13 @@ struct engine {
     // NULL: every write of the guest comes through the trackers of RAM. Else it does not, and what it wrote since the
     // last call is reported to them here. Any thread.
     void (*report_writes)(struct cpu_set *set);
+    // The engine keeps the local APICs itself: takes them over before the processors run, gives them back when all are
+    // parked. In between MESSAGE serves what devices send (an MSI's address and data, SDM vol. 3, 11.11) and returns
+    // how many processors accepted it, or -1 while the monitor's own APICs are in charge; run() waits in place of
+    // VCPU_HALTED and VCPU_WAIT_FOR_SIPI. All three or none. MESSAGE: any thread.
+    void (*apics_in)(struct cpu_set *set);
+    void (*apics_out)(struct cpu_set *set);
+    int (*apic_message)(struct cpu_set *set, uint64_t address, uint32_t data);
     // Text for `info jit`. Free with g_free(). May be NULL.
     char *(*describe)(struct cpu_set *set);
 };

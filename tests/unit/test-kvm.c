@@ -422,20 +422,19 @@ START_TEST(creation_fails)
         unsigned long request;
         int error;
         const char *word; // of the sentence, or NULL: it goes on without
+        int after;
     } rows[] = {
-        {KVM_CREATE_VM, ENOMEM, "virtual machine"},
-        {KVM_CREATE_VCPU, EEXIST, "virtual processor"},
-        {KVM_SET_CPUID2, EINVAL, "--cpu"},
-        {KVM_SET_TSC_KHZ, EIO, NULL},
-        {KVM_ENABLE_CAP, EINVAL, NULL},
-        {KVM_GET_MSR_INDEX_LIST, E2BIG, NULL},
-        {KVM_SET_TSS_ADDR, EINVAL, NULL},
+        {KVM_CREATE_VM, ENOMEM, "virtual machine", 0}, {KVM_CREATE_VCPU, EEXIST, "virtual processor", 0},
+        {KVM_SET_CPUID2, EINVAL, "--cpu", 0},          {KVM_SET_TSC_KHZ, EIO, NULL, 0},
+        {KVM_ENABLE_CAP, EINVAL, "local APICs", 0},    {KVM_ENABLE_CAP, EINVAL, NULL, 1},
+        {KVM_GET_MSR_INDEX_LIST, E2BIG, NULL, 0},      {KVM_SET_TSS_ADDR, EINVAL, NULL, 0},
     };
     for (unsigned n = 0; n < G_N_ELEMENTS(rows); n++) {
         setup();
         fault.request = rows[n].request;
         fault.error = rows[n].error;
         fault.result = -1;
+        fault.after = rows[n].after;
         bool made = makes_a_machine(rows[n].word);
         ck_assert_msg(fault.hits > 0, "request %u was not made", n);
         ck_assert_msg(made == !rows[n].word, "request %u", n);
@@ -449,8 +448,9 @@ START_TEST(refusals_are_survived)
     static const struct {
         unsigned long request;
         int result;
-    } rows[] = {{KVM_SET_MSRS, 0},  {KVM_GET_MSRS, 0},  {KVM_GET_SUPPORTED_CPUID, -1}, {KVM_GET_DIRTY_LOG, -1},
-                {KVM_SET_XCRS, -1}, {KVM_GET_XCRS, -1}, {KVM_GET_MSR_INDEX_LIST, -1}};
+    } rows[] = {{KVM_SET_LAPIC, -1},           {KVM_GET_LAPIC, -1},     {KVM_SET_MSRS, 0},  {KVM_GET_MSRS, 0},
+                {KVM_GET_SUPPORTED_CPUID, -1}, {KVM_GET_DIRTY_LOG, -1}, {KVM_SET_XCRS, -1}, {KVM_GET_XCRS, -1},
+                {KVM_GET_MSR_INDEX_LIST, -1}};
     for (unsigned n = 0; n < G_N_ELEMENTS(rows); n++) {
         setup();
         fault.request = rows[n].request;
@@ -479,6 +479,7 @@ START_TEST(running_fails)
         {KVM_SET_SREGS, EINVAL, 0, 0},
         {KVM_SET_XSAVE, EINVAL, 0, 0},
         {KVM_SET_VCPU_EVENTS, EINVAL, 0, 0},
+        {KVM_SET_MP_STATE, EINVAL, 0, 0},
         {KVM_SET_USER_MEMORY_REGION, ENOMEM, 0, 0},
         {KVM_RUN, 0, KVM_EXIT_FAIL_ENTRY, 0},
         {KVM_RUN, 0, KVM_EXIT_INTERNAL_ERROR, KVM_INTERNAL_ERROR_DELIVERY_EV},

@@ -27,11 +27,6 @@ static bool fail(GError **error, const char *what)
 // ---- Machine
 // ----------------------------------------------------------------------------------------------------------
 
-static void on_kick(int signal)
-{
-    (void)signal; // KVM_RUN returns; immediate_exit says why
-}
-
 static void machine_free(struct kvm_machine *m)
 {
     if (m->vm >= 0)
@@ -39,6 +34,8 @@ static void machine_free(struct kvm_machine *m)
     if (m->kvm >= 0)
         close(m->kvm);
     g_mutex_clear(&m->slots_lock);
+    g_rw_lock_clear(&m->apics_lock);
+    g_mutex_clear(&m->level_lock);
     g_free(m);
 }
 
@@ -48,10 +45,16 @@ static bool kvm_set_init(struct cpu_set *set, GError **error)
     m->set = set;
     m->vm = -1;
     g_mutex_init(&m->slots_lock);
+    g_rw_lock_init(&m->apics_lock);
+    g_mutex_init(&m->level_lock);
     atomic_store(&m->slots_stale, true);
     m->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (m->kvm < 0 || (m->vm = ioctl(m->kvm, KVM_CREATE_VM, 0)) < 0) {
         fail(error, m->kvm < 0 ? "/dev/kvm cannot be opened" : "KVM cannot make a virtual machine");
+        machine_free(m);
+        return false;
+    }
+    if (!kvm_apics_init(m, error)) {
         machine_free(m);
         return false;
     }
@@ -65,8 +68,6 @@ static bool kvm_set_init(struct cpu_set *set, GError **error)
     m->run_size = (size_t)ioctl(m->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     m->has_xcrs = ioctl(m->kvm, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) > 0;
     kvm_msrs_choose(m);
-    struct sigaction action = {.sa_handler = on_kick};
-    sigaction(KICK_SIGNAL, &action, NULL);
     set->engine_state = m;
     if (!interpret_set_init(set, error)) {
         set->engine_state = NULL;
@@ -121,62 +122,90 @@ static bool kvm_vcpu_init(struct vcpu *v, GError **error)
     }
     c->run = run;
     // The guest's clock is nanoseconds where the processor can scale its counter, else the host's rate.
-    if (ioctl(c->fd, KVM_SET_TSC_KHZ, (unsigned long)v->set->tsc_khz) < 0) {
-        int khz = ioctl(c->fd, KVM_GET_TSC_KHZ, 0);
-        if (khz > 0)
-            v->set->tsc_khz = (uint64_t)khz;
-    }
+    int khz = ioctl(c->fd, KVM_GET_TSC_KHZ, 0); // asked first: some kernels answer with the rate that they refused
+    if (ioctl(c->fd, KVM_SET_TSC_KHZ, (unsigned long)v->set->tsc_khz) < 0 && khz > 0)
+        v->set->tsc_khz = (uint64_t)khz;
     if (kvm_cpuid_set(c, error))
         return true;
     kvm_vcpu_free(v);
     return false;
 }
 
+// Kicks are blocked but within KVM_RUN: one that comes at any moment ends the next, and what was injected before has
+// gone in by then.
 static void thread_prepare(struct kvm_cpu *c)
 {
+    struct {
+        struct kvm_signal_mask head;
+        uint64_t signals; // the kernel's own form: 8 bytes
+    } mask = {.head.len = 8};
     if (atomic_load(&c->thread))
         return;
-    sigset_t mask;
-    sigemptyset(&mask);
-    sigaddset(&mask, KICK_SIGNAL);
-    pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
+    sigset_t kick, old;
+    sigemptyset(&kick);
+    sigaddset(&kick, KICK_SIGNAL);
+    pthread_sigmask(SIG_BLOCK, &kick, &old);
+    for (int n = 1; n <= 64; n++)
+        if (n != KICK_SIGNAL && sigismember(&old, n) > 0)
+            mask.signals |= 1ull << (n - 1);
+    ioctl(c->fd, KVM_SET_SIGNAL_MASK, &mask);
     atomic_store(&c->thread, (uint64_t)syscall(SYS_gettid));
+}
+
+static void kick_taken(void)
+{
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, KICK_SIGNAL);
+    while (sigtimedwait(&kick, NULL, &(struct timespec){0}) > 0)
+        ;
 }
 
 static void kvm_kick(struct vcpu *v)
 {
     struct kvm_cpu *c = v->engine_state;
     uint64_t tid = c ? atomic_load(&c->thread) : 0;
-    if (!tid)
-        return;
-    __atomic_store_n(&c->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    syscall(SYS_tgkill, getpid(), (pid_t)tid, KICK_SIGNAL);
+    if (tid)
+        syscall(SYS_tgkill, getpid(), (pid_t)tid, KICK_SIGNAL);
 }
 
 // ---- Interrupts
 // -------------------------------------------------------------------------------------------------------
 
+// The 8259's interrupt goes in when the kernel says that the guest takes it; one event at a time, so that none stays
+// behind in the kernel when the machine stops.
 static void inject(struct kvm_cpu *c, uint32_t bits)
 {
     struct vcpu *v = c->vcpu;
+    const struct cpu_host *host = &v->set->host;
+    bool nmi = bits & ATTENTION_NMI;
     c->run->request_interrupt_window = 0;
-    c->run->cr8 = lapic_tpr(v->lapic);
-    if (bits & ATTENTION_NMI) {
+    if (nmi) {
         atomic_fetch_and(&v->attention, ~(uint32_t)ATTENTION_NMI);
         ioctl(c->fd, KVM_NMI, 0);
     }
     if (!(bits & ATTENTION_INTERRUPT))
         return;
-    if (!c->run->ready_for_interrupt_injection) {
+    atomic_fetch_and(&v->attention, ~(uint32_t)ATTENTION_INTERRUPT);
+    if (!host->pic_acknowledge || !lapic_lint(v->lapic, 0))
+        return;
+    if (nmi || !c->run->ready_for_interrupt_injection) {
+        atomic_fetch_or(&v->attention, ATTENTION_INTERRUPT);
         c->run->request_interrupt_window = 1;
         return;
     }
-    atomic_fetch_and(&v->attention, ~(uint32_t)ATTENTION_INTERRUPT);
-    int vector = vcpu_take_interrupt(v);
+    io_lock_take(host->lock);
+    int vector = host->pic_acknowledge(host->opaque);
+    io_lock_release(host->lock);
     struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
-    if (vector >= 0)
-        ioctl(c->fd, KVM_INTERRUPT, &interrupt);
-    c->run->request_interrupt_window = (atomic_load(&v->attention) & ATTENTION_INTERRUPT) != 0;
+    if (vector < 0)
+        return;
+    v->interrupts++;
+    ioctl(c->fd, KVM_INTERRUPT, &interrupt);
+    if (lapic_lint(v->lapic, 0)) {
+        atomic_fetch_or(&v->attention, ATTENTION_INTERRUPT);
+        c->run->request_interrupt_window = 1;
+    }
 }
 
 // ---- The loop
@@ -202,7 +231,6 @@ static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
 {
     struct vcpu *v = c->vcpu;
     for (;;) {
-        __atomic_store_n(&c->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
         uint32_t bits = atomic_load(&v->attention);
         if (bits & ATTENTION_FLUSH)
             vcpu_run_queued(v);
@@ -219,9 +247,10 @@ static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
         inject(c, bits);
         look_at_log(m, false);
         int r = ioctl(c->fd, KVM_RUN, 0);
-        lapic_set_tpr(v->lapic, c->run->cr8);
-        if (r < 0 && (errno == EINTR || errno == EAGAIN))
+        if (r < 0 && (errno == EINTR || errno == EAGAIN)) {
+            kick_taken();
             continue;
+        }
         if (r < 0) {
             return failed(c, "the processor does not run");
         }
@@ -271,4 +300,7 @@ const struct engine engine_kvm = {
     .kick = kvm_kick,
     .flush_tlb = kvm_flush_tlb,
     .report_writes = kvm_report_writes,
+    .apics_in = kvm_apics_in,
+    .apics_out = kvm_apics_out,
+    .apic_message = kvm_apic_message,
 };

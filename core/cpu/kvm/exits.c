@@ -2,7 +2,6 @@
 // What the guest did that the kernel leaves to us, by exit reason.
 #include "core/cpu/kvm/kvm.h"
 #include "core/cpu/interpret/interpret.h"
-#include "core/cpu/lapic.h"
 
 static int exit_io(struct kvm_cpu *c)
 {
@@ -27,16 +26,10 @@ static int exit_mmio(struct kvm_cpu *c)
     unsigned size = MIN(r->mmio.len, 8u);
     struct vcpu *v = c->vcpu;
     v->io_exits++;
-    if (lapic_covers(v, gpa)) {
-        if (r->mmio.is_write)
-            lapic_page_write(v->lapic, gpa & ~PAGE_MASK, r->mmio.data, size);
-        else
-            lapic_page_read(v->lapic, gpa & ~PAGE_MASK, r->mmio.data, size);
-    } else if (r->mmio.is_write) {
+    if (r->mmio.is_write)
         address_space_write(v->set->host.memory, gpa, r->mmio.data, size);
-    } else {
+    else
         address_space_read(v->set->host.memory, gpa, r->mmio.data, size);
-    }
     return KVM_GO_ON;
 }
 
@@ -52,9 +45,16 @@ static int exit_msr(struct kvm_cpu *c)
     return KVM_GO_ON;
 }
 
-static int exit_halt(struct kvm_cpu *c)
+// The end of an interrupt that the I/O APIC had sent.
+static int exit_eoi(struct kvm_cpu *c)
 {
-    return 1 + ENGINE_EXIT_HALT;
+    const struct cpu_host *host = &c->vcpu->set->host;
+    if (!host->eoi)
+        return KVM_GO_ON;
+    io_lock_take(host->lock);
+    host->eoi(host->opaque, c->run->eoi.vector);
+    io_lock_release(host->lock);
+    return KVM_GO_ON;
 }
 
 static int exit_shutdown(struct kvm_cpu *c)
@@ -112,11 +112,11 @@ static exit_handler *const handlers[] = {
     [KVM_EXIT_MMIO] = exit_mmio,
     [KVM_EXIT_X86_RDMSR] = exit_msr,
     [KVM_EXIT_X86_WRMSR] = exit_msr,
-    [KVM_EXIT_HLT] = exit_halt,
     [KVM_EXIT_SHUTDOWN] = exit_shutdown,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = exit_go_on,
     [KVM_EXIT_INTR] = exit_go_on,
     [KVM_EXIT_SET_TPR] = exit_go_on,
+    [KVM_EXIT_IOAPIC_EOI] = exit_eoi,
     [KVM_EXIT_INTERNAL_ERROR] = exit_internal,
     [KVM_EXIT_FAIL_ENTRY] = exit_entry,
 };

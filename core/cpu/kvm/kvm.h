@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The inside of the KVM engine. Interrupt controllers stay in the monitor: an interrupt is injected when the kernel
-// says that the guest can take it, and every access to the local APIC page is an exit.
+// The inside of the KVM engine. The kernel keeps the local APICs while the machine runs (apic.c); the 8259s and the I/O
+// APIC stay in the monitor: the one's interrupt is injected when the kernel says that the guest can take it, the
+// other's messages go to the kernel, which reports the end of level-triggered ones.
 //
-// Threads: a struct kvm_cpu belongs to its vCPU's thread, except `run->immediate_exit` and `thread`, which a kick uses
-// from anywhere. Memory slots change under slots_lock.
+// Threads: a struct kvm_cpu belongs to its vCPU's thread, except `thread`, which a kick uses from anywhere, and while
+// the vCPU is parked. Memory slots change under slots_lock; who keeps the APICs, under apics_lock.
 #ifndef CLOCHE_KVM_H
 #define CLOCHE_KVM_H
 
@@ -32,6 +33,10 @@ struct kvm_machine {
     _Atomic bool msr_refused[KVM_MSRS_MAX]; // by index into msrs
     unsigned msr_count;
     bool has_xcrs;
+    GRWLock apics_lock; // readers send messages
+    GMutex level_lock;  // of LEVEL
+    bool apics_in;      // the kernel has the local APICs
+    bool level[256];    // by vector: sent level-triggered, its end is reported
 };
 
 struct kvm_cpu {
@@ -56,6 +61,12 @@ void kvm_msrs_choose(struct kvm_machine *m);
 bool kvm_cpuid_set(struct kvm_cpu *c, GError **error);
 bool kvm_state_put(struct kvm_cpu *c);
 bool kvm_state_get(struct kvm_cpu *c);
+
+// apic.c: see struct engine. INIT fails with a GError on kernels that cannot.
+bool kvm_apics_init(struct kvm_machine *m, GError **error);
+void kvm_apics_in(struct cpu_set *set);
+void kvm_apics_out(struct cpu_set *set);
+int kvm_apic_message(struct cpu_set *set, uint64_t address, uint32_t data);
 
 // exits.c: serves run->exit_reason. KVM_GO_ON, or 1 + enum engine_exit.
 #define KVM_GO_ON 0

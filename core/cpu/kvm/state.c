@@ -6,6 +6,7 @@
 
 #include "core/cpu/interpret/interpret.h"
 #include "core/cpu/kvm/kvm.h"
+#include "core/cpu/lapic.h"
 
 // kvm_regs names the general registers in an order of its own.
 static const uint8_t gpr_order[16] = {RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15};
@@ -174,6 +175,7 @@ static bool sregs_put(struct kvm_cpu *c)
     s.gdt = (struct kvm_dtable){.base = v->gdtr.base, .limit = (uint16_t)v->gdtr.limit};
     s.idt = (struct kvm_dtable){.base = v->idtr.base, .limit = (uint16_t)v->idtr.limit};
     s.apic_base = v->apic_base;
+    s.cr8 = lapic_tpr(v->lapic);
     return ioctl(c->fd, KVM_SET_SREGS, &s) == 0;
 }
 
@@ -195,6 +197,8 @@ static bool sregs_get(struct kvm_cpu *c)
     v->cr3 = s.cr3;
     v->cr4 = s.cr4;
     v->efer = s.efer;
+    v->apic_base = s.apic_base;
+    lapic_set_tpr(v->lapic, s.cr8);
     v->cpl = s.cs.dpl;
     if (!(v->cr0 & CR0_PE))
         v->cpl = 0;
@@ -220,6 +224,31 @@ static void xcr_get(struct kvm_cpu *c, struct kvm_machine *m)
         c->vcpu->xcr0 = x.xcrs[0].value;
 }
 
+static bool activity_put(struct kvm_cpu *c)
+{
+    static const uint32_t states[] = {[VCPU_RUNNING] = KVM_MP_STATE_RUNNABLE,
+                                      [VCPU_HALTED] = KVM_MP_STATE_HALTED,
+                                      [VCPU_WAIT_FOR_SIPI] = KVM_MP_STATE_INIT_RECEIVED,
+                                      [VCPU_SHUTDOWN] = KVM_MP_STATE_RUNNABLE};
+    struct kvm_mp_state state = {states[c->vcpu->activity]};
+    return ioctl(c->fd, KVM_SET_MP_STATE, &state) == 0;
+}
+
+// First of all that is read: the kernel serves an INIT or SIPI that has come.
+static bool activity_get(struct kvm_cpu *c)
+{
+    struct vcpu *v = c->vcpu;
+    struct kvm_mp_state state;
+    if (ioctl(c->fd, KVM_GET_MP_STATE, &state) < 0)
+        return false;
+    if (v->activity == VCPU_SHUTDOWN)
+        return true;
+    v->activity = state.mp_state == KVM_MP_STATE_RUNNABLE ? VCPU_RUNNING
+                  : state.mp_state == KVM_MP_STATE_HALTED ? VCPU_HALTED
+                                                          : VCPU_WAIT_FOR_SIPI;
+    return true;
+}
+
 bool kvm_state_put(struct kvm_cpu *c)
 {
     struct vcpu *v = c->vcpu;
@@ -237,7 +266,7 @@ bool kvm_state_put(struct kvm_cpu *c)
     bool ok = sregs_put(c) && ioctl(c->fd, KVM_SET_REGS, &r) == 0;
     xcr_put(c, m);
     ok = ok && ioctl(c->fd, KVM_SET_XSAVE, &v->xsave) == 0 && ioctl(c->fd, KVM_SET_DEBUGREGS, &d) == 0 &&
-         ioctl(c->fd, KVM_SET_VCPU_EVENTS, &e) == 0;
+         ioctl(c->fd, KVM_SET_VCPU_EVENTS, &e) == 0 && activity_put(c);
     msrs_put(c, m);
     return ok;
 }
@@ -263,8 +292,9 @@ bool kvm_state_get(struct kvm_cpu *c)
     struct kvm_regs r;
     struct kvm_debugregs d;
     struct kvm_vcpu_events e;
-    if (ioctl(c->fd, KVM_GET_REGS, &r) < 0 || !sregs_get(c) || ioctl(c->fd, KVM_GET_XSAVE, &v->xsave) < 0 ||
-        ioctl(c->fd, KVM_GET_DEBUGREGS, &d) < 0 || ioctl(c->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
+    if (!activity_get(c) || ioctl(c->fd, KVM_GET_REGS, &r) < 0 || !sregs_get(c) ||
+        ioctl(c->fd, KVM_GET_XSAVE, &v->xsave) < 0 || ioctl(c->fd, KVM_GET_DEBUGREGS, &d) < 0 ||
+        ioctl(c->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
         return false;
     for (unsigned n = 0; n < 16; n++)
         v->gpr[gpr_order[n]] = (&r.rax)[n];
@@ -311,7 +341,7 @@ bool kvm_cpuid_set(struct kvm_cpu *c, GError **error)
 {
     static const struct {
         uint32_t first, last, subleaves;
-    } ranges[] = {{0, 0x1f, 0}, {0x40000000, 0x40000001, 0}, {0x80000000, 0x80000008, 0}};
+    } ranges[] = {{0, 0x1f, 0}, {0x40000000, 0x40000010, 0}, {0x80000000, 0x80000008, 0}};
     struct kvm_machine *m = c->vcpu->set->engine_state;
     struct cpuid_buffer supported = {.head.nent = CPUID_MAX}, b = {.head.nent = 0};
     if (ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, &supported) < 0)
