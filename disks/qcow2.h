@@ -71,7 +71,7 @@ struct qcow2_cache {
     struct qcow2_slice *front[QCOW2_FRONT]; // by the low bits of the slice number: the way of most look-ups
     struct qcow2_slice *newest, *oldest;
     unsigned count, dirty, most;
-    unsigned slice_size;
+    unsigned slice_size, slice_bits;
     unsigned generation; // counts commits: what was read from the file before one may be out of date after it
 };
 
@@ -119,7 +119,7 @@ struct qcow2 {
     bool extended;
     unsigned subclusters;
     uint64_t subcluster_size;
-    unsigned entry_size, l2_bits;
+    unsigned entry_size, entry_bits, l2_bits;
     GPtrArray *extensions; // struct qcow2_extension, those that are kept
 
     pthread_mutex_t lock, commit_lock;
@@ -156,6 +156,12 @@ static inline uint64_t qcow2_clusters(const struct qcow2 *q, uint64_t bytes)
     return (bytes >> q->cluster_bits) + !!(bytes & (q->cluster_size - 1));
 }
 
+// Which subcluster of its cluster the byte at guest offset OFFSET lies in; 0 where clusters have none.
+static inline unsigned qcow2_subcluster_of(const struct qcow2 *q, uint64_t offset)
+{
+    return q->extended ? (offset & (q->cluster_size - 1)) >> (q->cluster_bits - 5) : 0;
+}
+
 // qcow2_header.c
 bool qcow2_header_read(struct qcow2 *q, GError **error);
 int qcow2_header_write(struct qcow2 *q); // LOCK held or alone; not synced
@@ -182,7 +188,7 @@ int qcow2_slice_at(struct qcow2 *q, uint64_t offset, bool may_block, struct qcow
 int qcow2_slice_for_change(struct qcow2 *q, uint64_t offset, struct qcow2_slice **slice, unsigned *index);
 static inline unsigned qcow2_slice_entries(const struct qcow2 *q)
 {
-    return q->l2_cache.slice_size / q->entry_size;
+    return 1u << (q->l2_cache.slice_bits - q->entry_bits);
 }
 int qcow2_map(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags, struct extent *extent);
 bool qcow2_is_metadata(struct qcow2 *q, uint64_t offset, uint64_t length);

@@ -4,8 +4,10 @@
 
 void qcow2_cache_init(struct qcow2_cache *cache, unsigned slice_size, unsigned most)
 {
-    *cache = (struct qcow2_cache){
-        .slice_size = slice_size, .most = most, .slices = g_hash_table_new(g_int64_hash, g_int64_equal)};
+    *cache = (struct qcow2_cache){.slice_size = slice_size,
+                                  .slice_bits = g_bit_storage(slice_size) - 1,
+                                  .most = most,
+                                  .slices = g_hash_table_new(g_int64_hash, g_int64_equal)};
 }
 
 static void unlink_slice(struct qcow2_cache *cache, struct qcow2_slice *slice)
@@ -24,7 +26,7 @@ static void link_newest(struct qcow2_cache *cache, struct qcow2_slice *slice)
 
 static struct qcow2_slice **front_of(struct qcow2_cache *cache, uint64_t offset)
 {
-    return &cache->front[offset / cache->slice_size % QCOW2_FRONT];
+    return &cache->front[(offset >> cache->slice_bits) % QCOW2_FRONT];
 }
 
 static void drop(struct qcow2_cache *cache, struct qcow2_slice *slice)

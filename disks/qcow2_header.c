@@ -78,7 +78,8 @@ static void derive(struct qcow2 *q)
     q->extended = q->incompatible & QCOW2_EXTENDED_L2;
     q->subclusters = q->extended ? 32 : 1;
     q->subcluster_size = q->cluster_size / q->subclusters;
-    q->entry_size = q->extended ? 16 : 8;
+    q->entry_bits = q->extended ? 4 : 3;
+    q->entry_size = 1u << q->entry_bits;
     q->l2_bits = q->cluster_bits - (q->extended ? 4 : 3);
     q->reftable_size = (q->reftable_clusters << q->cluster_bits) / 8;
     q->header_reftable_offset = q->reftable_offset;

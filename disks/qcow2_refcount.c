@@ -114,8 +114,11 @@ static int grow_table(struct qcow2 *q, uint64_t block_index)
 // The file reaches past a cluster before anybody gets it (see qcow2.h). Some more at once: fewer changes of its length.
 static int make_room(struct qcow2 *q, uint64_t end)
 {
-    int rc = end > file_size(q->file) ? file_extend(q->file, ALIGN_UP(end, GROW_STEP)) : 0;
-    if (rc) // a limit of the host's may be close
+    uint64_t now = file_size(q->file), longer = ALIGN_UP(end, GROW_STEP);
+    int rc = 0;
+    if (end > now) // direct I/O is slow where the host's file system has to find space for each write
+        rc = q->file->direct_fd < 0 ? file_extend(q->file, longer) : file_allocate(q->file, now, longer - now);
+    if (rc) // a limit of the host's may be close, or it cannot take space beforehand
         rc = file_extend(q->file, end);
     if (!rc)
         q->alloc_end = MAX(q->alloc_end, end);

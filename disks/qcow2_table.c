@@ -58,9 +58,10 @@ static int l2_table_at(struct qcow2 *q, uint64_t offset, unsigned *l1_index, uin
 
 static uint64_t slice_offset(const struct qcow2 *q, uint64_t table, uint64_t offset, unsigned *index)
 {
-    unsigned entry = (offset >> q->cluster_bits) & ((1u << q->l2_bits) - 1), per_slice = qcow2_slice_entries(q);
-    *index = entry % per_slice;
-    return table + (uint64_t)(entry / per_slice) * q->l2_cache.slice_size;
+    unsigned entry = (offset >> q->cluster_bits) & ((1u << q->l2_bits) - 1);
+    unsigned bits = q->l2_cache.slice_bits - q->entry_bits;
+    *index = entry & ((1u << bits) - 1);
+    return table + ((uint64_t)(entry >> bits) << q->l2_cache.slice_bits);
 }
 
 int qcow2_slice_at(struct qcow2 *q, uint64_t offset, bool may_block, struct qcow2_slice **slice, unsigned *index)
@@ -181,7 +182,7 @@ static uint64_t run_length(struct qcow2 *q, struct qcow2_slice *slice, unsigned 
         if (index + step >= entries)
             break;
         struct qcow2_entry e = qcow2_entry_get(q, slice, index + step);
-        if (qcow2_kind_of(q, e, (at & (q->cluster_size - 1)) / q->subcluster_size) != kind)
+        if (qcow2_kind_of(q, e, qcow2_subcluster_of(q, at)) != kind)
             break;
         uint64_t expected = (first.entry & ~QCOW2_ZERO) + ((uint64_t)step << q->cluster_bits);
         if (kind == QCOW2_KIND_NORMAL && (e.entry & ~QCOW2_ZERO) != expected)
@@ -204,7 +205,7 @@ static int map_locked(struct qcow2 *q, uint64_t offset, uint64_t length, unsigne
     }
     struct qcow2_entry e = qcow2_entry_get(q, slice, index);
     uint64_t in_cluster = offset & (q->cluster_size - 1);
-    enum qcow2_kind kind = qcow2_kind_of(q, e, in_cluster / q->subcluster_size);
+    enum qcow2_kind kind = qcow2_kind_of(q, e, qcow2_subcluster_of(q, offset));
     if (kind == QCOW2_KIND_INVALID) {
         log_guest("disks", "%s is damaged: an L2 entry is not valid; run cloche-disk check", q->disk->path);
         return -EIO;

@@ -55,7 +55,7 @@ static void set_in_progress(struct qcow2 *q, const struct allocation *a, bool on
 static bool known_zero(struct qcow2 *q, struct qcow2_entry e, uint64_t from, uint64_t to)
 {
     for (uint64_t at = ALIGN_DOWN(from, q->subcluster_size); at < to; at += q->subcluster_size) {
-        enum qcow2_kind kind = qcow2_kind_of(q, e, (at & (q->cluster_size - 1)) / q->subcluster_size);
+        enum qcow2_kind kind = qcow2_kind_of(q, e, qcow2_subcluster_of(q, at));
         bool nothing = kind == QCOW2_KIND_UNALLOCATED || kind == QCOW2_KIND_RESERVED;
         bool no_base = !q->disk->backing || at >= q->disk->backing->size;
         if (kind != QCOW2_KIND_ZERO && kind != QCOW2_KIND_ZERO_KEPT && !(nothing && no_base))
@@ -66,7 +66,7 @@ static bool known_zero(struct qcow2 *q, struct qcow2_entry e, uint64_t from, uin
 
 static bool subcluster_has_data(const struct qcow2 *q, struct qcow2_entry e, uint64_t offset)
 {
-    return qcow2_kind_of(q, e, (offset & (q->cluster_size - 1)) / q->subcluster_size) == QCOW2_KIND_NORMAL;
+    return qcow2_kind_of(q, e, qcow2_subcluster_of(q, offset)) == QCOW2_KIND_NORMAL;
 }
 
 // What must be written around the guest's bytes.
@@ -134,7 +134,7 @@ static int plan(struct qcow2 *q, struct allocation *a)
             return rc;
     } while (qcow2_wait_for(q, a->first, 1));
     struct qcow2_entry e = qcow2_entry_get(q, slice, index);
-    if (qcow2_kind_of(q, e, (a->offset & (q->cluster_size - 1)) / q->subcluster_size) == QCOW2_KIND_INVALID)
+    if (qcow2_kind_of(q, e, qcow2_subcluster_of(q, a->offset)) == QCOW2_KIND_INVALID)
         return -EIO;
     if (is_ours(q, e) && qcow2_is_metadata(q, e.entry & QCOW2_OFFSET_MASK, q->cluster_size)) {
         log_guest("disks", "%s is damaged: data lies over its tables; run cloche-disk check", q->disk->path);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Measures the disk library by its public interface, for bench-disk.sh.
-//   bench-disk FILE FORMAT read|write seq|random BLOCK DEPTH SECONDS direct|cached  prints operations a second
-//   bench-disk FILE FORMAT allocate seq|random|stride BLOCK DEPTH COUNT direct|cached      the same over COUNT writes
-//   and a flush bench-disk open FILE                                                            prints milliseconds and
-//   KiB
+// Measures the disk library by its public interface, for bench-disk-ratios.
+//   bench-disk FILE FORMAT read|write seq|random BLOCK DEPTH SECONDS direct|cached
+//     prints operations a second, the engine, and the microseconds of processor time that an operation took
+//   bench-disk FILE FORMAT allocate seq|random|stride BLOCK DEPTH COUNT direct|cached
+//     the same over COUNT writes
+//   bench-disk open FILE
+//     prints milliseconds and KiB
 #include "disks/disk.h"
 
 #include <stdio.h>
@@ -107,6 +109,11 @@ static int bench_open(const char *path)
     return rc != 0;
 }
 
+static double microseconds(const struct rusage *usage)
+{
+    return (usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1e6 + usage->ru_utime.tv_usec + usage->ru_stime.tv_usec;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "open") == 0)
@@ -137,14 +144,18 @@ int main(int argc, char **argv)
         b.slots[i].iov = (struct iovec){aligned_alloc(4096, ALIGN_UP(b.block, 4096)), b.block};
         memset(b.slots[i].iov.iov_base, 0x5a + i, b.block);
     }
+    struct rusage before, after;
+    getrusage(RUSAGE_SELF, &before);
     int64_t start = g_get_monotonic_time();
     b.limit = allocate ? atoi(argv[7]) : 0;
     b.end = start + (int64_t)(atof(argv[7]) * G_USEC_PER_SEC);
     run(&b);
     double seconds = (g_get_monotonic_time() - start) / 1e6; // as qemu-img bench counts: without the flush at the end
+    getrusage(RUSAGE_SELF, &after);
     if (allocate && disk_flush(disk))
         b.failed = true;
-    printf("%.0f %s\n", b.done / seconds, disk_engine_name(disk));
+    printf("%.0f %s %.3f\n", b.done / seconds, disk_engine_name(disk),
+           (microseconds(&after) - microseconds(&before)) / MAX(b.done, 1));
     disk_close(disk);
     return b.failed;
 }
