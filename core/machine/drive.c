@@ -315,7 +315,8 @@ static bool tray_gives_way(struct drive *drive, bool force, GError **error)
     if (drive->client && drive->client->eject_requested)
         drive->client->eject_requested(drive->client_opaque);
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
-                "the guest has locked the tray of %s and was asked to let go; try again, or force it", drive->id);
+                "The guest holds the tray of %s closed and was asked to let go: try again in a moment, or force it.",
+                drive->id);
     return false;
 }
 

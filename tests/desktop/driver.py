@@ -29,8 +29,7 @@ class Session:
         env.update(HOME=f"{self.root}/home", XDG_RUNTIME_DIR=f"{self.root}/run", XDG_DATA_HOME=f"{self.root}/data",
                    XDG_CONFIG_HOME=f"{self.root}/config", XDG_CACHE_HOME=f"{self.root}/cache", GDK_BACKEND="x11",
                    GTK_MODULES="gail:atk-bridge", LC_ALL="C.UTF-8", GDK_SCALE=str(self.scale), NO_AT_BRIDGE="0",
-                   GSETTINGS_BACKEND="memory", GTK_A11Y="atspi",
-                   CLOCHE_WATCHDOG=os.environ.get("CLOCHE_WATCHDOG", "100"))
+                   GSETTINGS_BACKEND="memory", GTK_A11Y="atspi")
         if self.theme:
             env["GTK_THEME"] = self.theme
         self._start_x()
@@ -114,7 +113,11 @@ class Session:
         self.run("xdotool", "key", "--clearmodifiers", *names)
 
     def type(self, text):
-        self.run("xdotool", "type", "--delay", "20", text)
+        for number, line in enumerate(text.split("\n")):
+            if number:
+                self.keys("Return")
+            if line:
+                self.run("xdotool", "type", "--delay", "20", line)
 
     def click(self, x, y, button=1):
         self.run("xdotool", "mousemove", str(x), str(y), "click", str(button))
@@ -238,6 +241,7 @@ class Desk:
 
     # ---- The app
     def start_app(self, *arguments):
+        self.session.env.setdefault("CLOCHE_WATCHDOG", "100")
         self.process = self.session.start([os.path.join(build_folder(), "cloche"), *arguments],
                                           stderr=open(self.errors, "a", encoding="utf-8"))
         self.app = App("loche")

@@ -261,6 +261,10 @@ static bool serve(struct fake *fake, const char *folder, GError **error)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--list-engines") == 0) {
+        puts("kvm: The stand-in has none.\ntranslate: works");
+        return 0;
+    }
     if (argc < 3 || strcmp(argv[1], "--machine") != 0 || g_strcmp0(g_getenv("FAKE_FAIL"), "start") == 0) {
         fprintf(stderr, "the stand-in was told to fail at its start\n");
         return 1;

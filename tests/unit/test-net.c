@@ -479,6 +479,32 @@ START_TEST(addresses_are_heard_on_the_wire)
 }
 END_TEST
 
+START_TEST(an_address_from_dhcp_is_known_before_it_is_used)
+{
+    struct nic_addresses addresses = {0};
+    // Ethernet, IPv4 with UDP from 68 to 67, then the message: cookie at 236, options at 240.
+    uint8_t frame[14 + 20 + 8 + 260] = {[12] = 8, [14] = 0x45, [23] = 17, [35] = 68, [37] = 67, [42] = 1};
+    uint8_t *message = frame + 42, *options = message + 240;
+    memcpy(message + 236, (uint8_t[]){99, 130, 83, 99}, 4);
+    memcpy(options, (uint8_t[]){53, 1, 1, 0, 50, 4, 10, 0, 2, 15, 255}, 11); // a pad on the way
+    nic_addresses_note(&addresses, frame, sizeof frame);                     // it only looks for a server
+    check_addresses(&addresses, "");
+    options[2] = 3;
+    nic_addresses_note(&addresses, frame, 42 + 240 + 8); // cut short
+    check_addresses(&addresses, "");
+    nic_addresses_note(&addresses, frame, sizeof frame);
+    check_addresses(&addresses, "10.0.2.15");
+    options[3] = 255; // a renewal
+    memcpy(message + 12, (uint8_t[]){10, 0, 2, 16}, 4);
+    nic_addresses_note(&addresses, frame, sizeof frame);
+    check_addresses(&addresses, "10.0.2.16");
+    message[12] = 11;
+    frame[37] = 53; // no DHCP
+    nic_addresses_note(&addresses, frame, sizeof frame);
+    check_addresses(&addresses, "10.0.2.16");
+}
+END_TEST
+
 START_TEST(team_members_hear_each_other)
 {
     GError *error = NULL;
@@ -811,6 +837,7 @@ int main(void)
     tcase_add_test(tcase, wrong_options_are_named);
     tcase_add_test(tcase, capture_holds_the_frames);
     tcase_add_test(tcase, addresses_are_heard_on_the_wire);
+    tcase_add_test(tcase, an_address_from_dhcp_is_known_before_it_is_used);
     tcase_add_test(tcase, team_members_hear_each_other);
     tcase_add_test(tcase, team_keeps_frames_for_a_slow_member);
     tcase_add_loop_test(tcase, virtio_net_sends_and_receives, 0, 2);

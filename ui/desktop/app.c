@@ -2,11 +2,11 @@
 #include "config.h"
 
 #include "ui/desktop/app.h"
-#include "core/config/host.h"
 #include "ui/desktop/assistant.h"
 #include "ui/desktop/console.h"
 #include "ui/desktop/demo.h"
 #include "ui/desktop/dialogs.h"
+#include "ui/desktop/host-report.h"
 #include "ui/desktop/library-window.h"
 #include "ui/desktop/machine-work.h"
 #include "ui/desktop/preferences.h"
@@ -20,7 +20,6 @@ struct _ClocheApp {
     struct library *library;
     GListStore *machines;
     GKeyFile *preferences;
-    char *engine_report;
 };
 G_DEFINE_TYPE(ClocheApp, cloche_app, GTK_TYPE_APPLICATION)
 
@@ -168,27 +167,6 @@ void cloche_app_created(ClocheApp *self, ClocheMachine *machine, gboolean custom
     cloche_app_open_console(self, machine);
 }
 
-// What the host offers: everything, or what decides how fast machines run and what needs a cure.
-static char *host_report(ClocheApp *self, gboolean everything)
-{
-    static const char *const always[] = {"processor", "kvm", "code-memory", NULL};
-    g_autoptr(GPtrArray) findings = host_probe(library_main_folder(self->library));
-    GString *text = g_string_new(NULL);
-    for (guint i = 0; i < findings->len; i++) {
-        const struct host_finding *finding = findings->pdata[i];
-        if (everything || finding->verdict != HOST_GOOD || g_strv_contains(always, finding->name))
-            g_string_append_printf(text, "%s%s: %s", text->len ? "\n" : "", finding->title, finding->text);
-    }
-    return g_string_free(text, FALSE);
-}
-
-const char *cloche_app_engine_report(ClocheApp *self)
-{
-    if (!self->engine_report)
-        self->engine_report = host_report(self, FALSE);
-    return self->engine_report;
-}
-
 // ---- Actions ----
 static void action_new(GSimpleAction *action, GVariant *value, gpointer app)
 {
@@ -240,12 +218,7 @@ static void action_demo(GSimpleAction *action, GVariant *value, gpointer app)
 
 static void action_doctor(GSimpleAction *action, GVariant *value, gpointer app)
 {
-    g_autofree char *text = host_report(app, TRUE);
-    GtkWidget *dialog = gtk_message_dialog_new(main_window(app), GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT,
-                                               GTK_MESSAGE_INFO, GTK_BUTTONS_CLOSE, "%s", _("What this host offers"));
-    gtk_message_dialog_format_secondary_text(GTK_MESSAGE_DIALOG(dialog), "%s", text);
-    g_signal_connect(dialog, "response", G_CALLBACK(gtk_widget_destroy), NULL);
-    gtk_window_present(GTK_WINDOW(dialog));
+    host_report_show(main_window(app), library_main_folder(CLOCHE_APP(app)->library));
 }
 
 static void action_preferences(GSimpleAction *action, GVariant *value, gpointer app)
@@ -446,7 +419,6 @@ static void app_finalize(GObject *object)
     g_clear_object(&self->machines);
     g_clear_pointer(&self->library, library_close);
     g_clear_pointer(&self->preferences, g_key_file_unref);
-    g_free(self->engine_report);
     G_OBJECT_CLASS(cloche_app_parent_class)->finalize(object);
 }
 

@@ -21,8 +21,6 @@ ClocheMachine *cloche_app_find(ClocheApp *self, const char *folder); // NULL: no
 void cloche_app_open_console(ClocheApp *self, ClocheMachine *machine);
 void cloche_app_open_settings(ClocheApp *self, ClocheMachine *machine, GtkWindow *parent);
 void cloche_app_open_snapshots(ClocheApp *self, ClocheMachine *machine, GtkWindow *parent);
-// Which engine runs here and why, for the welcome page. Owned by SELF.
-const char *cloche_app_engine_report(ClocheApp *self);
 // The assistant made MACHINE: selects it, opens its settings if CUSTOMISE, else starts it with its console.
 void cloche_app_created(ClocheApp *self, ClocheMachine *machine, gboolean customise);
 // Preferences, kept in $XDG_CONFIG_HOME/cloche/desktop.conf.

@@ -3,6 +3,7 @@
 #include "core/config/option.h"
 #include "ui/desktop/dialogs.h"
 #include "ui/desktop/graph.h"
+#include "ui/desktop/picture.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -42,15 +43,7 @@ static const struct {
 static void show_picture(ClocheDetails *self)
 {
     GdkPixbuf *full = cloche_machine_get_thumbnail(self->machine);
-    if (!full) {
-        gtk_image_set_from_icon_name(self->picture, cloche_machine_get_icon(self->machine), GTK_ICON_SIZE_DIALOG);
-        gtk_image_set_pixel_size(self->picture, 96);
-        return;
-    }
-    int wide = gdk_pixbuf_get_width(full), high = gdk_pixbuf_get_height(full);
-    int height = MAX(1, high * PICTURE_WIDTH / wide);
-    g_autoptr(GdkPixbuf) small = gdk_pixbuf_scale_simple(full, PICTURE_WIDTH, height, GDK_INTERP_BILINEAR);
-    gtk_image_set_from_pixbuf(self->picture, small);
+    picture_show(self->picture, full, PICTURE_WIDTH, PICTURE_WIDTH, cloche_machine_get_icon(self->machine), 96);
 }
 
 // ---- The guest's addresses, each with a Copy button ----

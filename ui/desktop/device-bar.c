@@ -5,6 +5,7 @@
 #include "ui/desktop/disk-grow.h"
 #include "ui/desktop/forwards.h"
 #include "ui/desktop/media.h"
+#include "ui/desktop/prefix-row.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -78,7 +79,8 @@ static char *tooltip(const struct machine_device *device)
     if (device->kind == MACHINE_DEVICE_SERIAL) {
         g_string_append_printf(text, _("\nLeads to %s"), device->detail);
     } else if (device->kind == MACHINE_DEVICE_NETWORK) {
-        g_string_append_printf(text, "\n%s", device->link ? device->detail : _("The cable is unplugged"));
+        g_autofree char *network = prefix_describe(prefix_network, device->detail);
+        g_string_append_printf(text, "\n%s", device->link ? network : _("The cable is unplugged"));
         for (char **address = device->addresses; address && *address; address++)
             g_string_append_printf(text, _("\nAddress %s"), *address);
         if (device->capture)
@@ -109,6 +111,12 @@ static void set_class(GtkWidget *widget, const char *name, gboolean on)
         gtk_style_context_remove_class(style, name);
 }
 
+// An open menu is not covered by the tooltip of its button.
+static void tip_or_menu(GtkWidget *button)
+{
+    gtk_widget_set_has_tooltip(button, !gtk_toggle_button_get_active(GTK_TOGGLE_BUTTON(button)));
+}
+
 static GtkWidget *new_button(struct bar *bar, const struct machine_device *device)
 {
     GtkWidget *button = gtk_menu_button_new(), *box = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 3);
@@ -124,6 +132,7 @@ static GtkWidget *new_button(struct bar *bar, const struct machine_device *devic
     atk_object_set_name(gtk_widget_get_accessible(button), name);
     atk_object_set_name(gtk_widget_get_accessible(light), _("Activity"));
     fill_menu(GTK_MENU_BUTTON(button), device);
+    g_signal_connect(button, "toggled", G_CALLBACK(tip_or_menu), NULL);
     g_ptr_array_add(bar->lights, light);
     g_ptr_array_add(bar->buttons, button);
     gtk_widget_show_all(button);
@@ -169,6 +178,7 @@ static void show(struct bar *bar)
         GtkWidget *button = bar->buttons->pdata[i], *light = bar->lights->pdata[i];
         g_autofree char *tip = tooltip(device), *menu = menu_state(device);
         gtk_widget_set_tooltip_text(button, tip);
+        tip_or_menu(button);
         set_class(light, "device-in", device->in_active);
         set_class(light, "device-out", device->out_active);
         gboolean empty = device->kind == MACHINE_DEVICE_NETWORK ? !device->link : !device->detail || !*device->detail;

@@ -10,9 +10,7 @@
 
 struct _ClocheDisplay {
     GtkDrawingArea parent_instance;
-    void *memory;
-    gsize memory_size;
-    cairo_surface_t *picture;
+    cairo_surface_t *picture; // owns the mapping
     guint width, height;
     ClocheScale scale;
     gboolean absolute, grabbed, capture;
@@ -120,14 +118,6 @@ void cloche_display_damage(ClocheDisplay *self, int x, int y, int width, int hei
     gtk_widget_queue_draw_area(GTK_WIDGET(self), left, top, right - left, bottom - top);
 }
 
-static void drop_memory(ClocheDisplay *self)
-{
-    g_clear_pointer(&self->picture, cairo_surface_destroy);
-    if (self->memory)
-        munmap(self->memory, self->memory_size);
-    self->memory = NULL;
-}
-
 static void ask_size(ClocheDisplay *self)
 {
     int factor = gtk_widget_get_scale_factor(GTK_WIDGET(self));
@@ -136,29 +126,52 @@ static void ask_size(ClocheDisplay *self)
                                 natural ? (int)(self->height + factor - 1) / factor : -1);
 }
 
-gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, guint height, guint stride, gsize size,
-                                   GError **error)
+struct mapping {
+    void *data;
+    gsize size;
+};
+
+static void unmap(gpointer data)
 {
-    void *memory = MAP_FAILED;
+    struct mapping *mapping = data;
+    munmap(mapping->data, mapping->size);
+    g_free(mapping);
+}
+
+cairo_surface_t *cloche_display_map(int memfd, guint width, guint height, guint stride, gsize size, GError **error)
+{
+    static const cairo_user_data_key_t key;
+    void *data = MAP_FAILED;
     if (width && height && width <= 8192 && height <= 8192 && stride >= width * 4 && stride % 4 == 0 &&
         size >= (gsize)stride * height)
-        memory = mmap(NULL, size, PROT_READ, MAP_SHARED, memfd, 0);
+        data = mmap(NULL, size, PROT_READ, MAP_SHARED, memfd, 0);
     else
         errno = EINVAL;
     int e = errno;
     close(memfd);
-    if (memory == MAP_FAILED) {
+    if (data == MAP_FAILED) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(e), "The machine's screen memory cannot be shown: %s",
                     g_strerror(e));
-        return FALSE;
+        return NULL;
     }
+    struct mapping *mapping = g_new(struct mapping, 1);
+    *mapping = (struct mapping){data, size};
+    cairo_surface_t *picture = cairo_image_surface_create_for_data(data, CAIRO_FORMAT_RGB24, width, height, stride);
+    cairo_surface_set_user_data(picture, &key, mapping, unmap);
+    return picture;
+}
+
+gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, guint height, guint stride, gsize size,
+                                   GError **error)
+{
+    cairo_surface_t *picture = cloche_display_map(memfd, width, height, stride, size, error);
+    if (!picture)
+        return FALSE;
     gboolean other_size = width != self->width || height != self->height;
-    drop_memory(self);
-    self->memory = memory;
-    self->memory_size = size;
+    g_clear_pointer(&self->picture, cairo_surface_destroy);
+    self->picture = picture;
     self->width = width;
     self->height = height;
-    self->picture = cairo_image_surface_create_for_data(memory, CAIRO_FORMAT_RGB24, width, height, stride);
     ask_size(self);
     gtk_widget_queue_draw(GTK_WIDGET(self));
     if (other_size)
@@ -443,7 +456,7 @@ static void display_realize(GtkWidget *widget)
 static void display_finalize(GObject *object)
 {
     ClocheDisplay *self = CLOCHE_DISPLAY(object);
-    drop_memory(self);
+    g_clear_pointer(&self->picture, cairo_surface_destroy);
     g_clear_object(&self->cursor);
     g_hash_table_unref(self->keys_down);
     g_free(self->veil);

@@ -23,6 +23,9 @@ G_DECLARE_FINAL_TYPE(ClocheDisplay, cloche_display, CLOCHE, DISPLAY, GtkDrawingA
 // the widget offers).
 GtkWidget *cloche_display_new(void);
 
+// WIDTH x HEIGHT pixels of 0xXXRRGGBB in MEMFD, which it takes over, as a surface that owns their mapping; any thread
+// may drop the last reference.
+cairo_surface_t *cloche_display_map(int memfd, guint width, guint height, guint stride, gsize size, GError **error);
 // Shows WIDTH x HEIGHT pixels of 0xXXRRGGBB in MEMFD; takes the descriptor over. False: it could not be mapped, and the
 // old picture stays.
 gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, guint height, guint stride, gsize size,

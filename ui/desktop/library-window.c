@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/library-window.h"
 #include "ui/desktop/details.h"
+#include "ui/desktop/host-report.h"
 #include "ui/desktop/machine-actions.h"
 #include "ui/desktop/machine-row.h"
 #include "ui/desktop/menu-tips.h"
@@ -311,6 +312,10 @@ static void update_page(ClocheLibraryWindow *self)
 {
     guint count = g_list_model_get_n_items(cloche_app_get_machines(self->app));
     gtk_stack_set_visible_child_name(self->stack, count ? "machines" : "welcome");
+    if (!count && !*gtk_label_get_text(self->engine_report)) { // nobody waits for it elsewhere
+        gtk_label_set_text(self->engine_report, "…");
+        host_report_engine(self->engine_report);
+    }
 }
 
 static void remove_child(GtkContainer *container, GtkWidget *child)
@@ -443,7 +448,6 @@ GtkWidget *cloche_library_window_new(ClocheApp *app)
     ClocheLibraryWindow *self = g_object_new(CLOCHE_TYPE_LIBRARY_WINDOW, "application", app, NULL);
     GListModel *machines = cloche_app_get_machines(app);
     self->app = app;
-    gtk_label_set_text(self->engine_report, cloche_app_engine_report(app));
     g_signal_connect_object(machines, "items-changed", G_CALLBACK(items_changed), self, 0);
     items_changed(machines, 0, 0, 0, self);
     restore_geometry(self);

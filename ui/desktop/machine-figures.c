@@ -14,7 +14,7 @@ static const struct {
      N_("Guest code is translated for this processor as it runs: no hardware virtualization is needed. Host Report "
         "says why it was chosen.")},
     {"interpret", N_("Interpreted"),
-     N_("Guest code is interpreted step by step. This is slow; Settings ▸ Processors ▸ Engine chooses another "
+     N_("Guest code is interpreted step by step. This is slow; Settings ▸ System ▸ Engine chooses another "
         "engine.")},
 };
 

@@ -3,6 +3,7 @@
 #include "ui/desktop/dialogs.h"
 
 #include <glib/gi18n.h>
+#include <string.h>
 
 G_DEFINE_TYPE(ClocheMachine, cloche_machine, G_TYPE_OBJECT)
 
@@ -184,17 +185,17 @@ char *cloche_machine_get_log(ClocheMachine *self)
     return path;
 }
 
+// The monitor says "unix:PATH,server=on", with "disconnected:" before it while nobody has connected.
 char *cloche_machine_get_serial_socket(ClocheMachine *self)
 {
-    g_auto(GStrv) groups = cloche_machine_get_groups(self, "Serial *");
-    g_autofree char *runtime = self->uuid ? machine_runtime_folder(self->uuid, false, NULL) : NULL;
-    for (char **group = groups; group && *group; group++) {
-        g_autofree char *target = cloche_machine_get_option(self, *group, "target");
-        const char *path = target && g_str_has_prefix(target, "socket:") ? target + strlen("socket:") : NULL;
-        if (path && *path)
-            return g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(self->folder, path, NULL);
+    for (guint i = 0; i < self->devices->len; i++) {
+        const struct machine_device *device = self->devices->pdata[i];
+        const char *path = device->kind == MACHINE_DEVICE_SERIAL ? strstr(device->detail, "unix:") : NULL;
+        const char *end = path ? strstr(path, ",server=on") : NULL;
+        if (end)
+            return g_strndup(path + strlen("unix:"), end - path - strlen("unix:"));
     }
-    return runtime ? g_build_filename(runtime, "serial0", NULL) : NULL; // what the monitor makes where nothing is said
+    return NULL;
 }
 
 // ---- What is going on ----

@@ -91,7 +91,7 @@ const struct machine_figures *cloche_machine_get_figures(ClocheMachine *self);
 GPtrArray *cloche_machine_get_devices(ClocheMachine *self); // of struct machine_device, SELF's until the next "devices"
 const struct machine_device *cloche_machine_find_device(ClocheMachine *self, const char *id); // NULL: none
 char *cloche_machine_get_log(ClocheMachine *self);                                            // path, free it
-// Path of the UNIX socket of its first serial port that has one, NULL: none; free it.
+// Path of the UNIX socket of its first serial port that listens at one while it runs, NULL: none; free it.
 char *cloche_machine_get_serial_socket(ClocheMachine *self);
 // "Translated: about ... ", empty while off; owned by SELF
 const char *cloche_machine_get_engine(ClocheMachine *self);

@@ -3,36 +3,47 @@
 // console is open or not; of a saved one the last screen, which its monitor kept beside the state.
 #include "ui/desktop/machine-private.h"
 
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#define PICTURE_WIDTH    480
+#define PICTURE_WIDTH    576 // the details show it 288 wide, at twice the resolution on fine screens
 #define PICTURE_EVERY_US (2 * G_USEC_PER_SEC)
 
 static void show(ClocheMachine *self, GdkPixbuf *picture)
 {
-    if (!picture)
-        return;
     g_clear_object(&self->thumbnail);
     self->thumbnail = picture;
     g_signal_emit(self, machine_signals[MACHINE_CHANGED], 0);
 }
 
-// A small copy, smoothed.
-static GdkPixbuf *shrink(cairo_surface_t *screen, int width, int height)
+// ---- A small copy, smoothed: beside the main loop ----
+static void shrink_in_thread(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
 {
+    cairo_surface_t *whole = data; // the main loop may draw it meanwhile: the same pixels in a surface of this thread
+    int width = cairo_image_surface_get_width(whole), height = cairo_image_surface_get_height(whole);
     int wide = MIN(PICTURE_WIDTH, width), high = MAX(1, height * wide / width);
+    cairo_surface_t *screen = cairo_image_surface_create_for_data(
+        cairo_image_surface_get_data(whole), CAIRO_FORMAT_RGB24, width, height, cairo_image_surface_get_stride(whole));
     cairo_surface_t *small = cairo_image_surface_create(CAIRO_FORMAT_RGB24, wide, high);
     cairo_t *cr = cairo_create(small);
     cairo_scale(cr, (double)wide / width, (double)high / height);
-    cairo_surface_mark_dirty(screen);
     cairo_set_source_surface(cr, screen, 0, 0);
     cairo_paint(cr);
     cairo_destroy(cr);
-    GdkPixbuf *picture = gdk_pixbuf_get_from_surface(small, 0, 0, wide, high);
+    cairo_surface_destroy(screen);
+    g_task_return_pointer(task, gdk_pixbuf_get_from_surface(small, 0, 0, wide, high), g_object_unref);
     cairo_surface_destroy(small);
-    return picture;
+}
+
+static void shrunk(GObject *machine, GAsyncResult *result, gpointer data)
+{
+    GdkPixbuf *picture = g_task_propagate_pointer(G_TASK(result), NULL);
+    if (picture)
+        show(CLOCHE_MACHINE(machine), picture);
+}
+
+static void shrink(ClocheMachine *self, cairo_surface_t *screen)
+{
+    g_autoptr(GTask) task = g_task_new(self, NULL, shrunk, NULL);
+    g_task_set_task_data(task, cairo_surface_reference(screen), (GDestroyNotify)cairo_surface_destroy);
+    g_task_run_in_thread(task, shrink_in_thread);
 }
 
 static int member(JsonObject *data, const char *name)
@@ -40,31 +51,19 @@ static int member(JsonObject *data, const char *name)
     return json_object_get_int_member_with_default(data, name, 0);
 }
 
-static GdkPixbuf *from_memory(JsonObject *data, int fd)
-{
-    int width = member(data, "width"), height = member(data, "height"), stride = member(data, "stride");
-    gsize size = member(data, "size");
-    if (width <= 0 || height <= 0 || width > 8192 || height > 8192 || stride < width * 4 || stride % 4 != 0 ||
-        size < (gsize)stride * height)
-        return NULL;
-    void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED)
-        return NULL;
-    cairo_surface_t *screen = cairo_image_surface_create_for_data(memory, CAIRO_FORMAT_RGB24, width, height, stride);
-    GdkPixbuf *picture = shrink(screen, width, height);
-    cairo_surface_destroy(screen);
-    munmap(memory, size);
-    return picture;
-}
-
 static void looked(void *opaque, JsonNode *value, int *fds, unsigned fd_count, const GError *error)
 {
     ClocheMachine *self = opaque;
     if (error || !fd_count || !JSON_NODE_HOLDS_OBJECT(value))
         return; // a machine without a screen
-    show(self, from_memory(json_node_get_object(value), fds[0]));
-    close(fds[0]);
+    JsonObject *data = json_node_get_object(value);
+    cairo_surface_t *screen =
+        cloche_display_map(fds[0], member(data, "width"), member(data, "height"), member(data, "stride"),
+                           json_object_get_int_member_with_default(data, "size", 0), NULL);
     fds[0] = -1;
+    if (screen)
+        shrink(self, screen);
+    g_clear_pointer(&screen, cairo_surface_destroy);
     if (!self->display) // else a console has taken the place of this look
         machine_picture_detach(self);
 }
@@ -86,7 +85,7 @@ void machine_picture_look(ClocheMachine *self)
     self->pictured = self->state; // a machine that stands still is looked at once more
     cairo_surface_t *screen = self->display ? cloche_display_get_picture(self->display) : NULL;
     if (screen)
-        show(self, shrink(screen, cairo_image_surface_get_width(screen), cairo_image_surface_get_height(screen)));
+        shrink(self, screen);
     else if (!self->display)
         control_client_send(self->client, "x-cloche-attach-display", control_arguments("i:head", (int64_t)0, NULL),
                             looked, self);

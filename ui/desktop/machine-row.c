@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/machine-row.h"
+#include "ui/desktop/picture.h"
 
 struct _ClocheMachineRow {
     GtkEventBox parent_instance;
@@ -19,15 +20,7 @@ static void show_picture(ClocheMachineRow *self)
     int width = self->tile ? TILE_WIDTH : ROW_WIDTH, height = width * 5 / 8;
     GdkPixbuf *full = cloche_machine_get_thumbnail(self->machine);
     gtk_widget_set_size_request(GTK_WIDGET(self->picture), width, height);
-    if (!full) {
-        gtk_image_set_from_icon_name(self->picture, cloche_machine_get_icon(self->machine), GTK_ICON_SIZE_DIALOG);
-        gtk_image_set_pixel_size(self->picture, self->tile ? 72 : 40);
-        return;
-    }
-    double zoom = MIN((double)width / gdk_pixbuf_get_width(full), (double)height / gdk_pixbuf_get_height(full));
-    int wide = MAX(1, gdk_pixbuf_get_width(full) * zoom), high = MAX(1, gdk_pixbuf_get_height(full) * zoom);
-    g_autoptr(GdkPixbuf) small = gdk_pixbuf_scale_simple(full, wide, high, GDK_INTERP_BILINEAR);
-    gtk_image_set_from_pixbuf(self->picture, small);
+    picture_show(self->picture, full, width, height, cloche_machine_get_icon(self->machine), self->tile ? 72 : 40);
 }
 
 static void show(ClocheMachineRow *self)

@@ -93,3 +93,12 @@ char *prefix_row_text(GtkWidget *box)
     const struct prefix_kind *kind = chosen(row);
     return g_strconcat(kind->prefix, kind->argument ? gtk_entry_get_text(GTK_ENTRY(row->entry)) : NULL, NULL);
 }
+
+char *prefix_describe(const struct prefix_kind *kinds, const char *text)
+{
+    const struct prefix_kind *kind = &kinds[kind_of(kinds, text)];
+    const char *label = gettext(kind->label);
+    if (!g_str_has_prefix(text, kind->prefix))
+        return g_strdup(text);
+    return kind->argument ? g_strdup_printf("%s: %s", label, text + strlen(kind->prefix)) : g_strdup(label);
+}

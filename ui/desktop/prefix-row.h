@@ -16,5 +16,7 @@ extern const struct prefix_kind prefix_serial[], prefix_network[]; // end with a
 
 GtkWidget *prefix_row_new(const struct prefix_kind *kinds, const char *text, const char *name);
 char *prefix_row_text(GtkWidget *row); // free it
+// TEXT for people: "Private network between machines: lab"; TEXT itself where no kind fits. Free it.
+char *prefix_describe(const struct prefix_kind *kinds, const char *text);
 
 #endif

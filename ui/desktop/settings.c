@@ -14,9 +14,10 @@ struct settings {
     ClocheMachine *machine;
     GtkWidget *dialog, *stack;
     struct config *config;
-    GPtrArray *rows;    // struct setting *
-    GPtrArray *removed; // char *: groups that the person took away
-    gboolean off;       // everything may be changed
+    GPtrArray *rows;      // struct setting *
+    GPtrArray *removed;   // char *: groups that the person took away
+    GtkSizeGroup *labels; // of equal width
+    gboolean off;         // everything may be changed
 };
 
 struct setting {
@@ -37,12 +38,12 @@ static const char *const hidden[] = {"Machine/version",
 
 // Groups of which there may be several: how a page adds one.
 static const struct {
-    const char *pattern, *title, *prefix, *add;
+    const char *pattern, *title, *prefix, *add, *none;
 } several[] = {
-    {"Drive *", N_("Drives"), "disk", N_("_Add Drive")},
-    {"Network *", N_("Network Cards"), "net", N_("_Add Network Card")},
-    {"Serial *", N_("Serial Ports"), "serial", N_("_Add Serial Port")},
-    {"Device *", N_("Further Devices"), "device", N_("_Add Device")},
+    {"Drive *", N_("Drives"), "disk", N_("_Add Drive"), N_("This machine has no drives.")},
+    {"Network *", N_("Network Cards"), "net", N_("_Add Network Card"), N_("This machine has no network card.")},
+    {"Serial *", N_("Serial Ports"), "serial", N_("_Add Serial Port"), N_("This machine has no serial port.")},
+    {"Device *", N_("Further Devices"), "device", N_("_Add Device"), N_("This machine has no further devices.")},
 };
 
 static void setting_free(gpointer data)
@@ -60,6 +61,7 @@ static void settings_free(gpointer data)
     g_ptr_array_unref(settings->rows);
     g_ptr_array_unref(settings->removed);
     g_object_unref(settings->machine);
+    g_object_unref(settings->labels);
     g_free(settings);
 }
 
@@ -81,6 +83,7 @@ static void add_setting(struct settings *settings, GtkGrid *grid, const struct o
     GtkWidget *label = gtk_label_new(gettext(option->title)), *widget = option_row_widget(setting->row);
     gtk_label_set_xalign(GTK_LABEL(label), 1);
     gtk_widget_set_valign(label, GTK_ALIGN_BASELINE);
+    gtk_size_group_add_widget(settings->labels, label);
     gtk_style_context_add_class(gtk_widget_get_style_context(label), "dim-label");
     if (!settings->off && !option->live) {
         gtk_widget_set_sensitive(widget, FALSE);
@@ -181,11 +184,25 @@ static void add_clicked(GtkButton *button, struct settings *settings)
     config_set(settings->config, group, first->key, first->default_text, NULL); // the next Add takes the next number
 }
 
+// On a page without groups a sentence stands in their place.
+static void show_none(GtkContainer *page, GtkWidget *changed, GtkWidget *none)
+{
+    GList *children = gtk_container_get_children(page);
+    gtk_widget_set_visible(none, g_list_length(children) <= 2); // itself and the Add button
+    g_list_free(children);
+}
+
 static void add_several_page(struct settings *settings, guint kind)
 {
     GtkWidget *page = gtk_box_new(GTK_ORIENTATION_VERTICAL, 12),
               *button = gtk_button_new_with_mnemonic(gettext(several[kind].add));
-    g_object_set(page, "margin", 18, NULL);
+    GtkWidget *none = gtk_label_new(gettext(several[kind].none));
+    g_object_set(page, "margin", 18, "valign", GTK_ALIGN_START, NULL);
+    g_object_set(none, "xalign", 0.0, "no-show-all", TRUE, NULL);
+    gtk_style_context_add_class(gtk_widget_get_style_context(none), "dim-label");
+    gtk_box_pack_start(GTK_BOX(page), none, FALSE, FALSE, 0);
+    g_signal_connect_object(page, "add", G_CALLBACK(show_none), none, 0);
+    g_signal_connect_object(page, "remove", G_CALLBACK(show_none), none, 0);
     g_auto(GStrv) groups = config_groups(settings->config, several[kind].pattern);
     for (char **group = groups; *group; group++)
         add_group(settings, GTK_BOX(page), several[kind].pattern, *group);
@@ -197,6 +214,7 @@ static void add_several_page(struct settings *settings, guint kind)
     g_object_set_data(G_OBJECT(button), "page", page);
     g_signal_connect(button, "clicked", G_CALLBACK(add_clicked), settings);
     gtk_box_pack_end(GTK_BOX(page), button, FALSE, FALSE, 0);
+    show_none(GTK_CONTAINER(page), NULL, none);
     add_page(settings, page, gettext(several[kind].title));
 }
 
@@ -337,6 +355,7 @@ GtkWidget *settings_new(ClocheApp *app, ClocheMachine *machine, GtkWindow *paren
     settings->app = app;
     settings->machine = g_object_ref(machine);
     settings->config = config;
+    settings->labels = gtk_size_group_new(GTK_SIZE_GROUP_HORIZONTAL);
     settings->rows = g_ptr_array_new_with_free_func(setting_free);
     settings->removed = g_ptr_array_new_with_free_func(g_free);
     settings->off = cloche_machine_why_not(machine, CLOCHE_REQUEST_CHANGE) == NULL;

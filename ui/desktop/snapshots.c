@@ -3,8 +3,10 @@
 #include "core/config/snapshot.h"
 #include "ui/desktop/dialogs.h"
 #include "ui/desktop/machine-work.h"
+#include "ui/desktop/picture.h"
 #include "ui/desktop/text-dialog.h"
 
+#include <cairo-gobject.h>
 #include <glib/gi18n.h>
 
 enum column { COLUMN_ID, COLUMN_NAME, COLUMN_MARKUP, COLUMN_NOTE, COLUMN_ICON, COLUMN_FACTS, COLUMN_FOLDER, COLUMNS };
@@ -18,7 +20,7 @@ enum response { RESPONSE_TAKE = 1, RESPONSE_RESTORE, RESPONSE_CLONE, RESPONSE_ED
 struct snapshots {
     ClocheApp *app;
     ClocheMachine *machine;
-    GtkWidget *dialog, *view, *picture, *name, *facts, *note;
+    GtkWidget *dialog, *view, *picture, *name, *facts, *note, *buttons[RESPONSE_DELETE + 1];
     GtkTreeStore *store;
     GtkTreeIter current; // the snapshot that the present state grew from
     bool has_current;
@@ -33,19 +35,20 @@ static void snapshots_free(gpointer data)
 }
 
 // ---- The tree ----
-static GdkPixbuf *picture_of(const char *folder, int width, int height)
+static GdkPixbuf *picture_of(const char *folder)
 {
     g_autofree char *path = g_build_filename(folder, "screen.png", NULL);
-    return g_file_test(path, G_FILE_TEST_EXISTS) ? gdk_pixbuf_new_from_file_at_size(path, width, height, NULL) : NULL;
+    return g_file_test(path, G_FILE_TEST_EXISTS) ? gdk_pixbuf_new_from_file(path, NULL) : NULL;
 }
 
 // Pictures of the same size in every row; an icon stands for a machine that was off.
-static GdkPixbuf *icon_of(struct snapshots *s, const char *folder)
+static cairo_surface_t *icon_of(struct snapshots *s, GdkPixbuf *picture)
 {
-    GdkPixbuf *picture = picture_of(folder, ICON_WIDTH, ICON_HEIGHT);
-    return picture ? picture
-                   : gtk_icon_theme_load_icon(gtk_icon_theme_get_default(), cloche_machine_get_icon(s->machine),
-                                              ICON_HEIGHT - 10, GTK_ICON_LOOKUP_FORCE_SIZE, NULL);
+    if (picture)
+        return picture_fit(picture, s->dialog, ICON_WIDTH, ICON_HEIGHT);
+    return gtk_icon_theme_load_surface(gtk_icon_theme_get_default(), cloche_machine_get_icon(s->machine),
+                                       ICON_HEIGHT - 10, gtk_widget_get_scale_factor(s->dialog), NULL,
+                                       GTK_ICON_LOOKUP_FORCE_SIZE, NULL);
 }
 
 static char *facts_of(const struct snapshot *snapshot)
@@ -66,11 +69,13 @@ static void add_row(struct snapshots *s, const struct snapshot *snapshot, GtkTre
                     *size = format_size(snapshot->memory_bytes + snapshot->disk_bytes), *facts = facts_of(snapshot);
     g_autofree char *markup =
         g_markup_printf_escaped("<b>%s</b>\n<small>%s  ·  %s</small>", snapshot->name, date, size);
-    g_autoptr(GdkPixbuf) icon = icon_of(s, snapshot->folder);
+    g_autoptr(GdkPixbuf) picture = picture_of(snapshot->folder);
+    cairo_surface_t *icon = icon_of(s, picture);
     gtk_tree_store_append(s->store, row, parent);
     gtk_tree_store_set(s->store, row, COLUMN_ID, snapshot->id, COLUMN_NAME, snapshot->name, COLUMN_MARKUP, markup,
                        COLUMN_NOTE, snapshot->note, COLUMN_ICON, icon, COLUMN_FACTS, facts, COLUMN_FOLDER,
                        snapshot->folder, -1);
+    g_clear_pointer(&icon, cairo_surface_destroy);
     if (snapshot->current)
         s->current = *row;
     s->has_current |= snapshot->current;
@@ -83,8 +88,11 @@ static void add_present(struct snapshots *s)
     g_autofree char *markup = g_markup_printf_escaped("<i>%s</i>\n<small>%s</small>", _("You are here"),
                                                       cloche_machine_get_state_text(s->machine));
     g_autofree char *facts = g_strdup_printf(_("The present state: %s"), cloche_machine_get_state_text(s->machine));
+    cairo_surface_t *icon = icon_of(s, cloche_machine_get_thumbnail(s->machine));
     gtk_tree_store_append(s->store, &row, s->has_current ? &s->current : NULL);
-    gtk_tree_store_set(s->store, &row, COLUMN_NAME, _("You are here"), COLUMN_MARKUP, markup, COLUMN_FACTS, facts, -1);
+    gtk_tree_store_set(s->store, &row, COLUMN_NAME, _("You are here"), COLUMN_MARKUP, markup, COLUMN_ICON, icon,
+                       COLUMN_FACTS, facts, -1);
+    g_clear_pointer(&icon, cairo_surface_destroy);
 }
 
 // Children after their parent; the list is oldest first, but a parent may have been deleted.
@@ -130,17 +138,9 @@ static gboolean selected(struct snapshots *s, char **id, char **name, char **not
 
 static void show_picture(struct snapshots *s, const char *folder)
 {
-    GdkPixbuf *present = folder ? NULL : cloche_machine_get_thumbnail(s->machine);
-    g_autoptr(GdkPixbuf) picture = folder ? picture_of(folder, PICTURE_WIDTH, PICTURE_WIDTH) : NULL;
-    if (present)
-        picture = gdk_pixbuf_scale_simple(
-            present, PICTURE_WIDTH,
-            MAX(1, gdk_pixbuf_get_height(present) * PICTURE_WIDTH / gdk_pixbuf_get_width(present)),
-            GDK_INTERP_BILINEAR);
-    if (picture)
-        gtk_image_set_from_pixbuf(GTK_IMAGE(s->picture), picture);
-    else
-        gtk_image_set_from_icon_name(GTK_IMAGE(s->picture), cloche_machine_get_icon(s->machine), GTK_ICON_SIZE_DIALOG);
+    g_autoptr(GdkPixbuf) kept = folder ? picture_of(folder) : NULL;
+    picture_show(GTK_IMAGE(s->picture), folder ? kept : cloche_machine_get_thumbnail(s->machine), PICTURE_WIDTH,
+                 PICTURE_WIDTH, cloche_machine_get_icon(s->machine), 96);
 }
 
 static void show_selected(struct snapshots *s)
@@ -161,8 +161,8 @@ static void show_selected(struct snapshots *s)
 static void allow_taking(struct snapshots *s)
 {
     const char *why_not = cloche_machine_why_not(s->machine, CLOCHE_REQUEST_SNAPSHOT);
-    gtk_dialog_set_response_sensitive(GTK_DIALOG(s->dialog), RESPONSE_TAKE, !why_not);
-    gtk_widget_set_tooltip_text(gtk_dialog_get_widget_for_response(GTK_DIALOG(s->dialog), RESPONSE_TAKE), why_not);
+    gtk_widget_set_sensitive(s->buttons[RESPONSE_TAKE], !why_not);
+    gtk_widget_set_tooltip_text(s->buttons[RESPONSE_TAKE], why_not);
 }
 
 static void selection_changed(GtkTreeSelection *selection, struct snapshots *s)
@@ -171,9 +171,8 @@ static void selection_changed(GtkTreeSelection *selection, struct snapshots *s)
     gboolean any = selected(s, &id, &name, &note);
     show_selected(s);
     for (int i = RESPONSE_RESTORE; i <= RESPONSE_DELETE; i++) {
-        gtk_dialog_set_response_sensitive(GTK_DIALOG(s->dialog), i, any);
-        gtk_widget_set_tooltip_text(gtk_dialog_get_widget_for_response(GTK_DIALOG(s->dialog), i),
-                                    any ? NULL : _("Select a snapshot first"));
+        gtk_widget_set_sensitive(s->buttons[i], any);
+        gtk_widget_set_tooltip_text(s->buttons[i], any ? NULL : _("Select a snapshot first"));
     }
     allow_taking(s);
 }
@@ -273,18 +272,24 @@ static void delete_snapshot(struct snapshots *s, const char *id, const char *nam
                    _("_Delete"), TRUE, delete_confirmed, chosen_new(s, id, name), chosen_free);
 }
 
-static void (*const actions[])(struct snapshots *, const char *, const char *, const char *) = {
-    [RESPONSE_TAKE] = take,          [RESPONSE_RESTORE] = restore,        [RESPONSE_CLONE] = clone_snapshot,
-    [RESPONSE_EDIT] = edit_snapshot, [RESPONSE_DELETE] = delete_snapshot,
+static const struct {
+    const char *label;
+    void (*act)(struct snapshots *s, const char *id, const char *name, const char *note);
+} actions[] = {
+    [RESPONSE_TAKE] = {N_("_Take…"), take},
+    [RESPONSE_RESTORE] = {N_("_Restore…"), restore},
+    [RESPONSE_CLONE] = {N_("_Clone…"), clone_snapshot},
+    [RESPONSE_EDIT] = {N_("_Edit…"), edit_snapshot},
+    [RESPONSE_DELETE] = {N_("_Delete…"), delete_snapshot},
 };
 
-static void response(GtkDialog *dialog, int response, struct snapshots *s)
+static void clicked(GtkWidget *button, struct snapshots *s)
 {
     g_autofree char *id = NULL, *name = NULL, *note = NULL;
-    if (response < RESPONSE_TAKE || response > RESPONSE_DELETE)
-        gtk_widget_destroy(GTK_WIDGET(dialog));
-    else if (selected(s, &id, &name, &note) || response == RESPONSE_TAKE)
-        actions[response](s, id, name, note);
+    gboolean any = selected(s, &id, &name, &note);
+    for (int i = RESPONSE_TAKE; i <= RESPONSE_DELETE; i++)
+        if (s->buttons[i] == button && (any || i == RESPONSE_TAKE))
+            actions[i].act(s, id, name, note);
 }
 
 static void show_take(ClocheMachine *machine, GObject *dialog)
@@ -295,14 +300,14 @@ static void show_take(ClocheMachine *machine, GObject *dialog)
 // ---- The window ----
 static void make_view(struct snapshots *s)
 {
-    s->store = gtk_tree_store_new(COLUMNS, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, GDK_TYPE_PIXBUF,
-                                  G_TYPE_STRING, G_TYPE_STRING);
+    s->store = gtk_tree_store_new(COLUMNS, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING, G_TYPE_STRING,
+                                  CAIRO_GOBJECT_TYPE_SURFACE, G_TYPE_STRING, G_TYPE_STRING);
     s->view = gtk_tree_view_new_with_model(GTK_TREE_MODEL(s->store));
     GtkTreeViewColumn *column = gtk_tree_view_column_new();
     GtkCellRenderer *icon = gtk_cell_renderer_pixbuf_new(), *text = gtk_cell_renderer_text_new();
     gtk_tree_view_column_pack_start(column, icon, FALSE);
     gtk_tree_view_column_pack_start(column, text, TRUE);
-    gtk_tree_view_column_add_attribute(column, icon, "pixbuf", COLUMN_ICON);
+    gtk_tree_view_column_add_attribute(column, icon, "surface", COLUMN_ICON);
     gtk_tree_view_column_add_attribute(column, text, "markup", COLUMN_MARKUP);
     g_object_set(icon, "width", ICON_WIDTH + 8, "ypad", 4, NULL);
     g_object_set(text, "ellipsize", PANGO_ELLIPSIZE_END, "xpad", 6, NULL);
@@ -341,28 +346,41 @@ static GtkWidget *make_side(struct snapshots *s)
     return side;
 }
 
+static GtkWidget *make_buttons(struct snapshots *s)
+{
+    GtkWidget *bar = gtk_action_bar_new();
+    for (int i = RESPONSE_TAKE; i <= RESPONSE_DELETE; i++) {
+        s->buttons[i] = gtk_button_new_with_mnemonic(gettext(actions[i].label));
+        g_signal_connect(s->buttons[i], "clicked", G_CALLBACK(clicked), s);
+        if (i == RESPONSE_DELETE)
+            gtk_action_bar_pack_end(GTK_ACTION_BAR(bar), s->buttons[i]);
+        else
+            gtk_action_bar_pack_start(GTK_ACTION_BAR(bar), s->buttons[i]);
+    }
+    return bar;
+}
+
 void snapshots_window_show(ClocheApp *app, ClocheMachine *machine, GtkWindow *parent)
 {
     struct snapshots *s = g_new0(struct snapshots, 1);
     g_autofree char *title = g_strdup_printf(_("Snapshots of “%s”"), cloche_machine_get_name(machine));
     s->app = app;
     s->machine = g_object_ref(machine);
-    s->dialog = gtk_dialog_new_with_buttons(title, parent, GTK_DIALOG_DESTROY_WITH_PARENT, _("_Take…"), RESPONSE_TAKE,
-                                            _("_Restore…"), RESPONSE_RESTORE, _("_Clone…"), RESPONSE_CLONE, _("_Edit…"),
-                                            RESPONSE_EDIT, _("_Delete…"), RESPONSE_DELETE, _("Cl_ose"),
-                                            GTK_RESPONSE_CLOSE, NULL);
+    s->dialog = gtk_dialog_new_with_buttons(title, parent, GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR,
+                                            NULL, NULL);
     GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(s->dialog)),
               *scroller = gtk_scrolled_window_new(NULL, NULL), *box = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 0);
     make_view(s);
-    gtk_scrolled_window_set_shadow_type(GTK_SCROLLED_WINDOW(scroller), GTK_SHADOW_IN);
     gtk_container_add(GTK_CONTAINER(scroller), s->view);
     gtk_box_pack_start(GTK_BOX(box), scroller, TRUE, TRUE, 0);
+    gtk_box_pack_start(GTK_BOX(box), gtk_separator_new(GTK_ORIENTATION_VERTICAL), FALSE, FALSE, 0);
     gtk_box_pack_start(GTK_BOX(box), make_side(s), FALSE, FALSE, 0);
     gtk_box_pack_start(GTK_BOX(area), box, TRUE, TRUE, 0);
-    g_object_set(area, "border-width", 6, "spacing", 6, NULL);
+    gtk_box_pack_start(GTK_BOX(area), make_buttons(s), FALSE, FALSE, 0);
+    g_object_set(area, "border-width", 0, "spacing", 0, NULL);
     g_object_set_data_full(G_OBJECT(s->dialog), "snapshots", s, snapshots_free);
     gtk_window_set_default_size(GTK_WINDOW(s->dialog), 780, 440);
-    g_signal_connect(s->dialog, "response", G_CALLBACK(response), s);
+    g_signal_connect(s->dialog, "response", G_CALLBACK(gtk_widget_destroy), NULL);
     g_signal_connect_object(machine, "changed", G_CALLBACK(show_take), s->dialog, 0);
     gtk_widget_show_all(s->dialog);
     fill(s);
