@@ -110,6 +110,9 @@ bool translator_init(struct translator *t, struct cpu_set *set, GError **error)
     t->code_limit = kib ? MAX(g_ascii_strtoull(kib, NULL, 10), 256) * 1024 : MAX(set->host.ram->capacity / 4, 32 * MiB);
     t->pages = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     t->facts = fact_table_new();
+    t->counting = g_getenv("CLOCHE_COUNT_INSTRUCTIONS") != NULL;
+    if (t->counting)
+        t->handed = g_new0(uint32_t, MNEMONICS_MAX);
     thunks_emit(t);
     tables_reset(t);
     half_start(t, 0);
@@ -129,6 +132,7 @@ void translator_clear(struct translator *t)
     if (t->ids)
         g_hash_table_unref(t->ids);
     g_free(t->donors);
+    g_free(t->handed);
     if (t->facts)
         fact_table_free(t->facts);
     if (t->code)

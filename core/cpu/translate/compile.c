@@ -603,6 +603,24 @@ static void check_second_page(struct compiler *c)
     stub_new(c, STUB_LOOKUP, emit_jcc_forward(&c->e, 5))->target = c->address;
 }
 
+static bool jumps(const struct trace_insn *i)
+{
+    return i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP;
+}
+
+// Counts instruction N and those behind it up to the next one that may leave.
+static void count_retired(struct compiler *c, unsigned n)
+{
+    unsigned count = 1;
+    if (!c->t->counting || (n && !jumps(&c->insns[n - 1])))
+        return;
+    while (n + count < c->count && !jumps(&c->insns[n + count - 1]))
+        count++;
+    emit_load(&c->e, HOST_T, MEM_CONTEXT(retired));
+    emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_T, MEM_BASE(HOST_T, (int32_t)count)); // lea: the flags stay
+    emit_store(&c->e, HOST_T, MEM_CONTEXT(retired));
+}
+
 struct block *block_translate(struct context *context, uint64_t address, uint32_t mode, uint64_t ram_page,
                               uint64_t second_page, bool checks)
 {
@@ -652,6 +670,7 @@ struct block *block_translate(struct context *context, uint64_t address, uint32_
         check_second_page(c);
     for (unsigned n = 0; n < c->count; n++) {
         c->i = &c->insns[n];
+        count_retired(c, n);
         if (!c->no_boundary)
             boundary_add(c, c->i->offset);
         c->no_boundary = c->clobbered = false;

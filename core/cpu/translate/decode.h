@@ -109,6 +109,8 @@ struct fact {
     bool implicit_memory;                          // touches memory beside the ModRM operand
 };
 
+#define MNEMONICS_MAX 4096 // of struct fact
+
 struct fact_table;
 struct fact_table *fact_table_new(void);
 void fact_table_free(struct fact_table *table);

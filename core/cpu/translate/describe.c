@@ -32,17 +32,51 @@ char *translate_dump_block(struct translator *t, uint64_t host)
     return g_string_free(s, false);
 }
 
+// What the interpreter got most.
+static void describe_handed(GString *s, const struct translator *t)
+{
+    unsigned last = UINT_MAX, from = 0;
+    for (unsigned n = 0; n < 16; n++) {
+        unsigned most = 0;
+        for (unsigned m = 0; m < MNEMONICS_MAX; m++) { // the next one in order of numbers, then of mnemonics
+            unsigned count = t->handed[m];
+            if (count && (count < last || (count == last && m >= from)) && count > (most ? t->handed[most] : 0))
+                most = m;
+        }
+        if (!most)
+            break;
+        last = t->handed[most];
+        from = most + 1;
+        const char *name = ZydisMnemonicGetString((ZydisMnemonic)most);
+        g_string_append_printf(s, "%12u  %s to the interpreter\n", last, name ? name : "?");
+    }
+}
+
+static void describe_share(GString *s, const struct translator *t, uint64_t retired, uint64_t interpreted)
+{
+    if (!t->counting) {
+        g_string_append(
+            s, "             share of the interpreter: not counted (start with CLOCHE_COUNT_INSTRUCTIONS=1)\n");
+        return;
+    }
+    g_string_append_printf(s, "%12" G_GUINT64_FORMAT "  instructions retired by translated code\n", retired);
+    g_string_append_printf(s, "%11.3f%%  of the instructions in translated modes were given to the interpreter\n",
+                           100.0 * (double)interpreted / (double)MAX(retired + interpreted, 1));
+    describe_handed(s, t);
+}
+
 char *translate_describe(struct cpu_set *set)
 {
     struct translator *t = set->engine_state;
     GString *s = g_string_new(NULL);
     struct translate_counters sum = {0};
-    uint64_t interpreted = 0;
+    uint64_t interpreted = 0, retired = 0;
     for (unsigned i = 0; i < set->count; i++) {
         const struct context *c = set->vcpu[i]->engine_state;
         if (!c)
             continue;
         interpreted += set->vcpu[i]->instructions;
+        retired += c->retired;
 #define X(name, text) sum.name += c->counters.name;
         TRANSLATE_COUNTERS(X)
 #undef X
@@ -54,5 +88,6 @@ char *translate_describe(struct cpu_set *set)
 #define X(name, text) g_string_append_printf(s, "%12" G_GUINT64_FORMAT "  %s\n", sum.name, text);
     TRANSLATE_COUNTERS(X)
 #undef X
+    describe_share(s, t, retired, interpreted - sum.mode_instructions);
     return g_string_free(s, false);
 }

@@ -251,12 +251,29 @@ static bool deliver_interrupts(struct vcpu *v, uint32_t bits)
 #define NOT_CANONICAL   0x8000000000000000ull
 #define INTERPRET_SLICE 64 // instructions in a mode that is not translated
 
+// Counts by mnemonic what goes to the interpreter.
+static void note_handed(struct context *c, uint64_t rip, uint32_t mode)
+{
+    struct translator *t = c->translator;
+    struct guest_insn i;
+    uint64_t ram_page;
+    unsigned in_page = rip & ~PAGE_MASK;
+    c->retired -= c->exit_reason == EXIT_INTERPRET;
+    if (!fetch_page(c, rip, mode, &ram_page))
+        return;
+    const uint8_t *bytes = t->set->host.ram->host + ram_page + in_page;
+    if (decode_fields(&i, bytes, (unsigned)(PAGE_SIZE - in_page), mode & MODE_64 ? 64 : 32) != DECODE_OK)
+        return;
+    g_mutex_lock(&t->lock);
+    t->handed[fact_find(t->facts, &i, bytes)->mnemonic]++;
+    g_mutex_unlock(&t->lock);
+}
+
 // One stretch of guest code: from C into translated code and back, or a piece by the interpreter.
 static enum engine_exit run_once(struct vcpu *v, struct context *c)
 {
     uint32_t mode = mode_of(v), again = c->noshare_at == v->rip ? MODE_NOSHARE : 0;
     bool single = c->translator->single;
-    uint64_t limit = 1;
     c->noshare_at = NOT_CANONICAL;
     if (!(mode & MODE_UNSUPPORTED)) {
         uint64_t rip = mode & MODE_64 ? v->rip : (uint32_t)v->rip;
@@ -274,11 +291,15 @@ static enum engine_exit run_once(struct vcpu *v, struct context *c)
                 return ENGINE_EXIT_ATTENTION;
         }
         c->counters.interpreted++;
-    } else {
-        limit = v->interrupt_shadow || single ? 1 : INTERPRET_SLICE;
-        c->counters.interpreted_mode++;
+        if (G_UNLIKELY(c->translator->counting))
+            note_handed(c, mode & MODE_64 ? v->rip : (uint32_t)v->rip, mode);
+        return interpret_run(v, 1);
     }
-    return interpret_run(v, limit);
+    uint64_t before = v->instructions;
+    c->counters.interpreted_mode++;
+    enum engine_exit exit = interpret_run(v, v->interrupt_shadow || single ? 1 : INTERPRET_SLICE);
+    c->counters.mode_instructions += v->instructions - before;
+    return exit;
 }
 
 enum engine_exit translate_step(struct vcpu *v)

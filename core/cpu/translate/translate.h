@@ -109,6 +109,7 @@ enum mode_bit {
     X(crossings, "accesses over a page border")                                                                        \
     X(tracked_writes, "writes to tracked pages")                                                                       \
     X(interpreted, "instructions given to the interpreter")                                                            \
+    X(mode_instructions, "instructions of modes that are not translated")                                              \
     X(interpreted_mode, "interpreter slices for modes that are not translated")                                        \
     X(interpreted_fault, "instructions interpreted for their fault")                                                   \
     X(delivered, "page faults delivered without the interpreter")                                                      \
@@ -167,6 +168,7 @@ struct context {
     uint64_t noshare_at;     // see translator.single: where the next block is one without shared checks
     uint64_t shared[SHARES]; // host addresses of what shared checks cover
     _Atomic uint64_t thread; // host thread id, 0 before the first run
+    uint64_t retired;        // instructions of blocks, where they are counted
     uint64_t host_flags;
     uint32_t host_mxcsr;
     uint32_t vector_mask[2]; // of XSAVE and XRSTOR: edx:eax
@@ -346,6 +348,8 @@ struct translator {
     void *next_tracker_opaque;
     struct code_page *rewritten; // all that are
     bool single;      // no links: every block comes back to C. For tests, which look at the state after each one
+    bool counting;    // blocks count their instructions (CLOCHE_COUNT_INSTRUCTIONS), and these what the interpreter gets
+    uint32_t *handed; // by mnemonic
     bool plain_clock; // reading the clock leaves the vector registers alone
 };
 
