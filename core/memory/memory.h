@@ -106,6 +106,10 @@ struct region {
     uint64_t ram_offset;       // REGION_RAM, REGION_ROM: where in the backing
     const struct io_ops *ops;  // REGION_IO; REGION_ROM: called for writes if set (flash), else writes are dropped
     void *opaque;
+    // REGION_IO, lockless: writes of DOORBELL_SIZE bytes to one of so many places, DOORBELL_STRIDE bytes apart, carry
+    // nothing but their address. An engine may hand them to the ops on a thread of its own, several as one, with the
+    // value 0. None: doorbell_count is 0.
+    uint32_t doorbell_offset, doorbell_stride, doorbell_size, doorbell_count;
     // Owned by the address space:
     struct address_space *space;
     uint64_t base;

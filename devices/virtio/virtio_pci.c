@@ -510,6 +510,12 @@ bool virtio_pci_realize(struct virtio_pci *proxy, const struct virtio_pci_descri
     }
     region_init_io(&proxy->modern, "virtio", &modern_ops, proxy, MODERN_SIZE);
     proxy->modern.lockless = true;
+    proxy->modern.doorbell_offset = NOTIFY_OFFSET;
+    proxy->modern.doorbell_stride = NOTIFY_MULTIPLIER;
+    proxy->modern.doorbell_size = 2; // the driver writes the queue's number (virtio 1.2, 4.1.5.2)
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
+        if (device->queues[i].max_size)
+            proxy->modern.doorbell_count = i + 1;
     // A 32-bit BAR: firmware reaches it from every mode, wherever it puts 64-bit ones.
     pci_set_bar(&proxy->pci, BAR_MODERN, &proxy->modern, false, false, false);
     if (description->vectors && !pci_add_msix(&proxy->pci, BAR_MSIX, description->vectors)) {

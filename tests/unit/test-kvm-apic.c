@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The KVM engine's interrupts: the kernel keeps the local APICs while a guest runs, the monitor's own hold their state
-// while it stands still. Timer, messages, the 8259's line, ends of level-triggered interrupts, other processors.
+// while it stands still. Timer, messages, the 8259's line, ends of level-triggered interrupts, other processors. And
+// the guest's doorbells, which the kernel watches.
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -210,6 +211,70 @@ START_TEST(other_processors_start)
 }
 END_TEST
 
+// ---- Doorbells
+// -------------------------------------------------------------------------------------------------------
+
+PROGRAM(ringer, 64,
+        "1: mov byte ptr [0x20008], 0; mov esi, 0xd0002000; mov word ptr [rsi + 0x104], ax; mov dword ptr [rsi + "
+        "0x108], eax;"
+        "mov word ptr [rsi + 0x112], ax; out 0xf4, al;"
+        "2: cmp byte ptr [0x20008], 0; je 2b; jmp 1b");
+
+struct bells {
+    unsigned rings[8], writes; // by doorbell; of other places or sizes
+};
+
+static void bell_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct bells *b = opaque;
+    if (size == 2 && offset >= 0x100 && offset < 0x110 && !(offset & 3) && !vcpu_current())
+        b->rings[(offset - 0x100) / 4]++;
+    else
+        b->writes++;
+}
+
+static uint64_t bell_read(void *opaque, uint64_t offset, unsigned size)
+{
+    return 0;
+}
+
+// What was rung before the machine stopped has been served when it stands still; other sizes and places are writes.
+START_TEST(doorbells)
+{
+    static const struct io_ops ops = {bell_read, bell_write, 1, 4};
+    struct bells bells = {0};
+    struct region region;
+    struct guest *g = start(1);
+    struct vcpu *v = g->set->vcpu[0];
+    PLACE(g, CODE, ringer);
+    uint64_t *pd = guest_memory(g, 0x4000);
+    pd[GUEST_MMIO >> 21 & 511] = GUEST_MMIO | 0x87;
+    region_init_io(&region, "bells", &ops, &bells, PAGE_SIZE);
+    region.lockless = true;
+    region.doorbell_offset = 0x100;
+    region.doorbell_stride = 4;
+    region.doorbell_size = 2;
+    region.doorbell_count = 4;
+    g_rec_mutex_lock(&g->lock);
+    address_space_map(g->memory, &region, GUEST_MMIO + 0x2000, 1);
+    g_rec_mutex_unlock(&g->lock);
+    for (unsigned n = 1; n <= 100; n++) {
+        uint64_t exits = v->io_exits;
+        ck_assert(run_until(g, 1));
+        ck_assert_uint_eq(bells.rings[1], n);
+        ck_assert_uint_eq(bells.rings[0] + bells.rings[2] + bells.rings[3], 0);
+        ck_assert_uint_eq(bells.writes, 2 * n);
+        ck_assert_uint_eq(v->io_exits - exits, 3);
+    }
+    g_rec_mutex_lock(&g->lock);
+    address_space_unmap(&region); // no longer there: nothing answers
+    g_rec_mutex_unlock(&g->lock);
+    ck_assert(run_until(g, 1));
+    ck_assert_uint_eq(bells.rings[1], 100);
+    guest_free(g);
+}
+END_TEST
+
 // Every register goes to the kernel and back.
 static void registers(bool x2apic)
 {
@@ -279,6 +344,7 @@ int main(void)
     tcase_add_test(t, message_to_a_stopped_machine);
     tcase_add_test(t, line_of_the_8259);
     tcase_add_test(t, other_processors_start);
+    tcase_add_test(t, doorbells);
     tcase_add_loop_test(t, registers_go_round, 0, 2);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);

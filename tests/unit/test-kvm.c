@@ -25,6 +25,7 @@ static struct {
     unsigned long request;
     int error, result; // errno and result of the call; error 0: the call is made, then EXIT is put in place
     int after;         // so many calls are made first
+    int times;         // so many fail, 0: all
     uint32_t exit, suberror;
     struct kvm_run *run;
     unsigned hits;
@@ -44,6 +45,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     if (request != fault.request || fault.after-- > 0)
         return __real_ioctl(fd, request, argument);
     fault.hits++;
+    if (fault.times && (int)fault.hits > fault.times)
+        return __real_ioctl(fd, request, argument);
     if (fault.error) {
         errno = fault.error;
         return fault.result;
@@ -505,6 +508,28 @@ START_TEST(running_fails)
 }
 END_TEST
 
+// A kernel that is short of room for a moment is asked again, for a second at most.
+START_TEST(room_comes_back)
+{
+    for (unsigned forever = 0; forever < 2; forever++) {
+        setup();
+        struct guest *g = guest_new("kvm", 1);
+        start_work(g, false);
+        fault.request = KVM_RUN;
+        fault.error = ENOSPC;
+        fault.result = -1;
+        fault.times = forever ? 0 : 5;
+        ck_assert(run_round(g, 1));
+        ck_assert_uint_gt(fault.hits, 5);
+        ck_assert(g->shut_down == forever);
+        fault.request = 0;
+        if (!forever)
+            check_work(g, 1);
+        guest_free(g);
+    }
+}
+END_TEST
+
 // An instruction that the kernel cannot emulate is interpreted.
 START_TEST(emulation_fails)
 {
@@ -557,6 +582,7 @@ int main(void)
     tcase_add_test(t, creation_fails);
     tcase_add_test(t, refusals_are_survived);
     tcase_add_test(t, running_fails);
+    tcase_add_test(t, room_comes_back);
     tcase_add_test(t, emulation_fails);
     tcase_add_test(t, choice);
     suite_add_tcase(suite, t);

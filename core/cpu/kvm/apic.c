@@ -105,6 +105,7 @@ void kvm_apics_out(struct cpu_set *set)
     }
     m->apics_in = false;
     g_rw_lock_writer_unlock(&m->apics_lock);
+    kvm_doorbells_drain(m);
 }
 
 int kvm_apic_message(struct cpu_set *set, uint64_t address, uint32_t data)

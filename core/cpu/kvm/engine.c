@@ -17,6 +17,7 @@
 
 #define KICK_SIGNAL  (SIGRTMIN + 6)
 #define LOG_INTERVAL 15000 // microseconds between looks at the dirty log
+#define PATIENCE     1000  // milliseconds that a kernel may be short of room
 
 static bool fail(GError **error, const char *what)
 {
@@ -29,6 +30,7 @@ static bool fail(GError **error, const char *what)
 
 static void machine_free(struct kvm_machine *m)
 {
+    kvm_doorbells_free(m);
     if (m->vm >= 0)
         close(m->vm);
     if (m->kvm >= 0)
@@ -54,7 +56,7 @@ static bool kvm_set_init(struct cpu_set *set, GError **error)
         machine_free(m);
         return false;
     }
-    if (!kvm_apics_init(m, error)) {
+    if (!kvm_apics_init(m, error) || !kvm_doorbells_init(m, error)) {
         machine_free(m);
         return false;
     }
@@ -230,6 +232,7 @@ static enum engine_exit failed(struct kvm_cpu *c, const char *what)
 static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
 {
     struct vcpu *v = c->vcpu;
+    unsigned waited = 0;
     for (;;) {
         uint32_t bits = atomic_load(&v->attention);
         if (bits & ATTENTION_FLUSH)
@@ -251,9 +254,14 @@ static enum engine_exit run_loop(struct kvm_cpu *c, struct kvm_machine *m)
             kick_taken();
             continue;
         }
+        if (r < 0 && (errno == ENOSPC || errno == ENOMEM) && waited++ < PATIENCE) {
+            g_usleep(1000); // seen under nested KVM while several processors start; it passes
+            continue;
+        }
         if (r < 0) {
             return failed(c, "the processor does not run");
         }
+        waited = 0;
         int served = kvm_exit_serve(c);
         if (served != KVM_GO_ON) {
             look_at_log(m, true);

@@ -20,6 +20,8 @@ struct kvm_slot {
     bool read_only;
 };
 
+struct kvm_doorbells;
+
 struct kvm_machine {
     struct cpu_set *set;
     int kvm, vm;
@@ -36,6 +38,7 @@ struct kvm_machine {
     GRWLock apics_lock; // readers send messages
     GMutex level_lock;  // of LEVEL
     bool apics_in;      // the kernel has the local APICs
+    struct kvm_doorbells *doorbells;
     bool level[256];    // by vector: sent level-triggered, its end is reported
 };
 
@@ -55,6 +58,13 @@ bool kvm_works_at_speed(GError **error);
 // slots.c
 bool kvm_slots_update(struct kvm_machine *m);
 void kvm_slots_log_sync(struct kvm_machine *m); // reports the guest's writes to tracked pages
+
+// doorbells.c: the regions' doorbells are watched by the kernel. UPDATE follows the physical map; DRAIN rings those
+// that wait, so that a machine that stands still has served them all. The machine lock is not held.
+bool kvm_doorbells_init(struct kvm_machine *m, GError **error);
+void kvm_doorbells_free(struct kvm_machine *m);
+void kvm_doorbells_update(struct kvm_machine *m);
+void kvm_doorbells_drain(struct kvm_machine *m);
 
 // state.c: all of struct vcpu into KVM and back.
 void kvm_msrs_choose(struct kvm_machine *m);

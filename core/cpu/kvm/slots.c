@@ -58,6 +58,7 @@ bool kvm_slots_update(struct kvm_machine *m)
                 ok &= slot_set(m, n, &slots[n]);
         memcpy(m->slots, slots, sizeof slots);
         m->slot_count = count;
+        kvm_doorbells_update(m);
     }
     g_mutex_unlock(&m->slots_lock);
     return ok;
