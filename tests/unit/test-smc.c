@@ -240,6 +240,68 @@ __asm__(".pushsection .rodata\n"
         "patches_end:\n"
         ".popsection\n");
 
+// One function at three addresses of the same memory; its stack lies in its own page, so that its pushes are writes to
+// a page of code. EBX counts return addresses that are not where the call was.
+extern const uint8_t aliases[], aliases_end[];
+__asm__(".pushsection .rodata\n"
+        ".globl aliases, aliases_end\n"
+        "aliases:\n"
+        "  xor %ebx, %ebx\n"
+        "  mov $3, %r12d\n"
+        "1: lea moving(%rip), %rdx\n"
+        "  mov %r12, %rax\n"
+        "  shl $39, %rax\n"
+        "  add %rax, %rdx\n"
+        "  lea aliases+0xff0(%rip), %rsp\n"
+        "  call *%rdx\n"
+        "  dec %r12d\n"
+        "  jnz 1b\n"
+        "  mov %ebx, 0x2000c\n"
+        "  movl $1, 0x20000\n"
+        "  out %al, $0xf4\n"
+        "2: jmp 2b\n"
+        ".balign 64\n"
+        "moving:\n"
+        "  lea 3f(%rip), %rcx\n"
+        "  call 4f\n"
+        "3: ud2\n"
+        "4: pop %rax\n"
+        "  cmp %rax, %rcx\n"
+        "  je 5f\n"
+        "  inc %ebx\n"
+        "5: ret\n"
+        "aliases_end:\n"
+        ".popsection\n");
+
+static void aliased(const char *engine)
+{
+    struct guest *g = guest_new(engine, 1);
+    guest_load(g, CODE, aliases, (size_t)(aliases_end - aliases));
+    guest_start_long(g, CODE);
+    uint64_t *pml4 = guest_memory(g, 0x1000);
+    for (unsigned n = 1; n <= 3; n++)
+        pml4[n] = pml4[0];
+    start(g, 0);
+    ck_assert_msg(guest_run(g, 20), "%s: no end", engine);
+    uint32_t data[4];
+    memcpy(data, guest_memory(g, DATA), sizeof data);
+    ck_assert_uint_eq(data[0], 1);
+    ck_assert_uint_eq(data[3], 0);
+    guest_free(g);
+}
+
+START_TEST(aliases_translated)
+{
+    aliased("translate");
+}
+END_TEST
+
+START_TEST(aliases_interpreted)
+{
+    aliased("interpret");
+}
+END_TEST
+
 static uint64_t patches_result(const char *engine)
 {
     struct guest *g = guest_new(engine, 1);
@@ -314,6 +376,8 @@ int main(void)
     tcase_add_loop_test(t, translated, 0, 3);
     tcase_add_loop_test(t, interpreted, 0, 3);
     tcase_add_test(t, patches_agree);
+    tcase_add_test(t, aliases_translated);
+    tcase_add_test(t, aliases_interpreted);
     tcase_add_test(t, strings_translated);
     tcase_add_test(t, strings_interpreted);
     suite_add_tcase(suite, t);

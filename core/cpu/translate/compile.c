@@ -442,6 +442,7 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
     site.copy = host32(copy_at + e->shift);
     reloc_note(e, RELOC_SLOW);
     emit_bytes(e, &site, sizeof site);
+    reloc_copy(e, s->core, s->core_end);
     emit_bytes(e, s->core, (unsigned)(s->core_end - s->core));
     emit_lea_code(e, HOST_T, site_at + e->shift);
     emit_jmp(e, c->t->thunks.commit);

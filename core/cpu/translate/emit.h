@@ -51,6 +51,8 @@ static inline void emit64(struct emitter *e, uint64_t v)
 #define RELOCS_MAX 1024
 // What comes next depends on the block's place (relocate.c).
 void reloc_note(struct emitter *e, unsigned kind);
+// So does a copy of [FROM, TO), which was emitted before.
+void reloc_copy(struct emitter *e, const uint8_t *from, const uint8_t *to);
 // A guest address that moves with the block.
 void emit_guest_address(struct emitter *e, unsigned reg, uint64_t address);
 

@@ -23,6 +23,17 @@ void reloc_note(struct emitter *e, unsigned kind)
     e->relocs[e->reloc_count++] = (struct reloc){.at = (uint32_t)(e->at - e->start), .kind = (uint8_t)kind};
 }
 
+void reloc_copy(struct emitter *e, const uint8_t *from, const uint8_t *to)
+{
+    unsigned first = (unsigned)(from - e->start), end = (unsigned)(to - e->start), count = e->reloc_count;
+    for (unsigned n = 0; n < count; n++)
+        if (e->relocs[n].at >= first && e->relocs[n].at < end) {
+            g_assert(e->reloc_count < RELOCS_MAX);
+            e->relocs[e->reloc_count++] =
+                (struct reloc){.at = (uint32_t)(e->at - e->start) + e->relocs[n].at - first, .kind = e->relocs[n].kind};
+        }
+}
+
 void emit_guest_address(struct emitter *e, unsigned reg, uint64_t address)
 {
     if (address > 0xffffffffu && (uint64_t)(int64_t)(int32_t)address != address) {
