@@ -276,6 +276,40 @@ START_TEST(vmdk_parent)
 }
 END_TEST
 
+// A dynamic VHD of another program's, whose block lacks some sectors: those read as zeroes until they are written to,
+// and after that the bitmap says that the block has all of them.
+START_TEST(vhd_absent_sectors)
+{
+    g_autofree char *path = path_of("absent.vhd");
+    uint8_t header[4], bitmap[512], data[64 * KiB], expected[64 * KiB];
+    ck_assert_int_eq(run_command(true, "qemu-img create -q -f vpc -o force_size=on %s 8M", path), 0);
+    ck_assert_int_eq(run_command(true, "qemu-io -f vpc -c 'write -P 7 2M 64k' %s", path), 0);
+    int fd = open(path, O_RDWR);
+    ck_assert_int_eq(pread(fd, header, 4, 1536 + 4), 4); // the second block's entry
+    uint64_t block = load_be32(header) * 512ull;
+    ck_assert_int_eq(pread(fd, bitmap, 512, block), 512);
+    memset(bitmap, 0xff, 512);
+    bitmap[1] = 0x0f; // without sectors 8 to 11
+    ck_assert_int_eq(pwrite(fd, bitmap, 512, block), 512);
+    memset(expected, 7, sizeof expected);
+    memset(expected + 8 * 512, 0, 4 * 512);
+    for (unsigned round = 0; round < 3; round++) {
+        struct disk *disk = disk_open(path, "vhd", 0, NULL);
+        ck_assert_ptr_nonnull(disk);
+        if (round == 1) {
+            memset(expected + 9 * 512, 5, 512);
+            ck_assert_int_eq(disk_write(disk, 2 * MiB + 9 * 512, expected + 9 * 512, 512), 0);
+        }
+        ck_assert_int_eq(disk_read(disk, 2 * MiB, data, sizeof data), 0);
+        ck_assert_int_eq(memcmp(data, expected, sizeof data), 0);
+        disk_close(disk);
+        ck_assert_int_eq(pread(fd, bitmap, 512, block), 512);
+        ck_assert_uint_eq(bitmap[1], round ? 0xff : 0x0f);
+    }
+    close(fd);
+}
+END_TEST
+
 // Pieces of 2 GiB: data in each, and over their borders.
 START_TEST(vmdk_pieces)
 {
@@ -310,6 +344,7 @@ static Suite *suite(void)
     tcase_add_test(c, vdi_differencing);
     tcase_add_test(c, vhd_differencing);
     tcase_add_loop_test(c, vmdk_parent, 0, 3);
+    tcase_add_test(c, vhd_absent_sectors);
     tcase_add_loop_test(c, vmdk_pieces, 0, 3);
     suite_add_tcase(s, c);
     return s;
