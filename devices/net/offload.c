@@ -136,6 +136,19 @@ bool checksum_verify(const uint8_t *frame, size_t length, bool *ip_good)
     return checksum_add(frame + layout.transport, payload, pseudo_header(frame, &layout, payload)) == 0xffff;
 }
 
+void checksum_fill(uint8_t *frame, size_t length, bool ip, bool transport)
+{
+    struct layout layout;
+    if (!find_layout(frame, length, &layout) || layout.end > length)
+        return;
+    if (ip && !layout.ipv6)
+        set_ip_length(frame, &layout, layout.end);
+    bool tcp = layout.protocol == PROTOCOL_TCP, udp = layout.protocol == PROTOCOL_UDP;
+    size_t header = tcp ? 20 : 8, at = layout.transport + (tcp ? 16 : 6);
+    if (transport && (tcp || udp) && !layout.fragment && layout.end >= layout.transport + header)
+        set_transport_checksum(frame, &layout, layout.end, at);
+}
+
 bool finish_large(uint8_t *frame, size_t length)
 {
     struct layout layout;

@@ -23,6 +23,9 @@ uint16_t checksum_add(const uint8_t *data, size_t length, uint32_t sum);
 // Stores the complement of the sum over [start, LENGTH) at byte AT; what AT holds is part of the sum (a pseudo header).
 // Does nothing where that does not fit.
 void checksum_store(uint8_t *frame, size_t length, size_t start, size_t at);
+// Sets the IPv4 header's checksum (IP) and that of TCP or UDP (TRANSPORT) of a frame that is to be sent. Does nothing
+// where there is none of that kind, or only a part.
+void checksum_fill(uint8_t *frame, size_t length, bool ip, bool transport);
 // Whether the IPv4 header and the TCP or UDP checksum of a received frame are right; unknown kinds are not.
 bool checksum_verify(const uint8_t *frame, size_t length, bool *ip_good);
 

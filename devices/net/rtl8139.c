@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Realtek RTL8139C (datasheet revision 1.4): ring-buffer reception, four transmit slots. The descriptor mode of the
-// 8139C+ is not offered: the revision says 8139C, and drivers take the mode that they find.
-#include "core/machine/pci.h"
-#include "devices/net/card.h"
+// Realtek RTL8139C (datasheet revision 1.4): ring-buffer reception, four transmit slots. With the property "cplus" it
+// is an 8139C+, which has descriptor rings too (rtl8139_cplus.c); drivers tell the two by the PCI revision.
+#include "devices/net/rtl8139.h"
 
 #include <string.h>
 
@@ -34,32 +33,26 @@ enum reg {
     ANAR = 0x66,
     ANLPAR = 0x68,
     ANER = 0x6a,
-    REGISTERS = 0x100,
+    CPLUS = 0x80, // from here on: registers of the 8139C+ alone
 };
 enum { CR_EMPTY = 0x01, CR_TE = 0x04, CR_RE = 0x08, CR_RST = 0x10 };
-enum { ISR_ROK = 0x01, ISR_TOK = 0x04, ISR_RXOVW = 0x10, ISR_LINK = 0x20 };
+enum { ISR_ROK = RTL8139_ISR_ROK, ISR_TOK = RTL8139_ISR_TOK, ISR_LINK = 0x20 };
 enum { TSD_OWN = 0x2000, TSD_TUN = 0x4000, TSD_TOK = 0x8000 };
 enum { RCR_AAP = 1, RCR_APM = 2, RCR_AM = 4, RCR_AB = 8, RCR_WRAP = 0x80 };
-enum { RX_OK = 0x01, RX_BROADCAST = 0x2000, RX_PHYSICAL = 0x4000, RX_MULTICAST = 0x8000 };
+enum {
+    RX_OK = 0x01,
+    RX_BROADCAST = RTL8139_RX_BROADCAST,
+    RX_PHYSICAL = RTL8139_RX_PHYSICAL,
+    RX_MULTICAST = RTL8139_RX_MULTICAST,
+};
+enum { TNPDS = 0x20, RDSAR = 0xe4, TPPOLL_NORMAL = 0x40 }; // 8139C+
 enum { EECR_DO = 1, EECR_DI = 2, EECR_SK = 4, EECR_CS = 8, EECR_MODE = 0xc0 };
 
 #define TCR_VERSION  0x74000000 // RTL8139C
+#define TCR_CPLUS    0x00800000 // in the version of an 8139C+
 #define FRAME_MAX    1792u      // a transmit slot holds up to 0x1fff bytes, the wire less
-#define EEPROM_SIZE  64
+#define EEPROM_SIZE  RTL8139_EEPROM_SIZE
 #define EEPROM_DUMMY 0xffff // the zero bit between address and data
-
-// Machine lock. Most registers are plain bytes.
-struct rtl8139 {
-    struct pci_device pci; // first
-    struct card card;
-    struct region ports, memory;
-    uint8_t regs[REGISTERS];
-    uint16_t eeprom[EEPROM_SIZE];
-    uint16_t eeprom_in, eeprom_out;
-    uint8_t eeprom_count;
-    bool eeprom_reading;
-    int64_t timer_start;
-};
 
 static uint32_t get(const struct rtl8139 *rtl, unsigned offset, unsigned size)
 {
@@ -76,7 +69,7 @@ static void update_interrupt(struct rtl8139 *rtl)
     pci_set_intx(&rtl->pci, get(rtl, ISR, 2) & get(rtl, IMR, 2));
 }
 
-static void add_causes(struct rtl8139 *rtl, uint16_t causes)
+void rtl8139_add_causes(struct rtl8139 *rtl, uint16_t causes)
 {
     set(rtl, ISR, get(rtl, ISR, 2) | causes, 2);
     update_interrupt(rtl);
@@ -96,7 +89,7 @@ static void transmit(struct rtl8139 *rtl, unsigned slot)
     nic_send(rtl->card.nic, &iov, 1);
     nic_settle(rtl->card.nic);
     set(rtl, TSD0 + 4 * slot, (status & 0x003fffff) | TSD_OWN | TSD_TOK, 4);
-    add_causes(rtl, ISR_TOK);
+    rtl8139_add_causes(rtl, ISR_TOK);
 }
 
 static uint16_t transmit_summary(const struct rtl8139 *rtl)
@@ -147,13 +140,15 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
 {
     struct rtl8139 *rtl = opaque;
     uint16_t kind = accept(rtl, frame);
+    if (rtl8139_receives_by_ring(rtl) && rtl->regs[CR] & CR_RE && kind && pci_bus_master(&rtl->pci))
+        return rtl8139_receive_ring(rtl, frame, length, kind);
     uint32_t size = ring_size(rtl), at = get(rtl, CBR, 2) % size;
     uint32_t total = ALIGN_UP(length + 4 + 4, 4u); // header, checksum
     if (!(rtl->regs[CR] & CR_RE) || !kind || length > FRAME_MAX || !pci_bus_master(&rtl->pci))
         return true; // dropped
     uint32_t read = (get(rtl, CAPR, 2) + 16) % size, room = (read + size - at) % size;
     if (room && room <= total) {
-        add_causes(rtl, ISR_ROK); // no overflow: the frame waits in the cable until the driver has read others
+        rtl8139_add_causes(rtl, ISR_ROK); // no overflow: the frame waits in the cable until the driver has read others
         return false;
     }
     uint8_t header[4], fcs[4];
@@ -166,7 +161,7 @@ static bool receive(void *opaque, const uint8_t *frame, size_t length)
     ring_write(rtl, &to, fcs, sizeof fcs);
     set(rtl, CBR, (at + total) % size, 2);
     rtl->regs[CR] &= ~CR_EMPTY;
-    add_causes(rtl, ISR_ROK);
+    rtl8139_add_causes(rtl, ISR_ROK);
     return true;
 }
 
@@ -181,7 +176,7 @@ static void link_changed(void *opaque, bool up)
 {
     struct rtl8139 *rtl = opaque;
     set_link(rtl, up);
-    add_causes(rtl, ISR_LINK);
+    rtl8139_add_causes(rtl, ISR_LINK);
 }
 
 static const struct nic_client nic_client = {.receive = receive, .link_changed = link_changed};
@@ -226,15 +221,21 @@ static uint8_t read_eecr(const struct rtl8139 *rtl)
 
 // ---- Registers --------------------------------------------------------------------------------------------------
 
+static uint32_t tcr_version(const struct rtl8139 *rtl)
+{
+    return TCR_VERSION | (rtl->cplus ? TCR_CPLUS : 0);
+}
+
 static void soft_reset(struct rtl8139 *rtl)
 {
-    memset(rtl->regs + MAR0, 0, REGISTERS - MAR0);
+    memset(rtl->regs + MAR0, 0, RTL8139_REGISTERS - MAR0);
     memcpy(rtl->regs + IDR0, rtl->card.nic->mac, 6);
     for (unsigned slot = 0; slot < 4; slot++)
         set(rtl, TSD0 + 4 * slot, TSD_OWN, 4);
     rtl->regs[CR] = CR_EMPTY;
     set(rtl, CAPR, 0xfff0, 2);
-    set(rtl, TCR, TCR_VERSION, 4);
+    set(rtl, TCR, tcr_version(rtl), 4);
+    rtl->send_at = rtl->receive_at = 0;
     rtl->regs[CONFIG1] = 0x0c; // I/O and memory space
     rtl->regs[CONFIG3] = 0x01;
     set(rtl, BMCR, 0x1100, 2);
@@ -295,13 +296,31 @@ static void write_byte(struct rtl8139 *rtl, unsigned offset, uint8_t value)
         rtl->regs[offset] = value & ~0x82; // reset and restart are over at once
         return;
     }
-    // What lies above belongs to the 8139C+, which drivers recognise by it.
-    if (offset < 0x80)
+    if (offset == RTL8139_TPPOLL) {
+        if (rtl8139_sends_by_ring(rtl) && rtl->regs[CR] & CR_TE && value & TPPOLL_NORMAL)
+            rtl8139_send_ring(rtl);
+    } else if (offset < CPLUS || rtl->cplus) {
         rtl->regs[offset] = value;
+    }
+}
+
+// In the mode of the 8139C+ other registers lie where the transmit slots' were. False: it is none of them.
+static bool write_cplus(struct rtl8139 *rtl, unsigned offset, uint32_t value, unsigned size)
+{
+    bool ring = rtl8139_sends_by_ring(rtl) || rtl8139_receives_by_ring(rtl);
+    if (!ring || offset < TSD0 || offset >= TSAD0)
+        return false;
+    for (unsigned i = 0; i < size; i++)
+        rtl->regs[offset + i] = value >> 8 * i;
+    if (offset == RTL8139_DTCCR)
+        rtl8139_dump_tally(rtl);
+    return true;
 }
 
 static void write_wide(struct rtl8139 *rtl, unsigned offset, uint32_t value, unsigned size)
 {
+    if (rtl->cplus && write_cplus(rtl, offset, value, size))
+        return;
     if (offset >= TSD0 && offset < TSAD0 && size == 4) {
         unsigned slot = (offset - TSD0) / 4;
         set(rtl, TSD0 + 4 * slot, value & 0x003f3fff, 4);
@@ -323,7 +342,7 @@ static void write_wide(struct rtl8139 *rtl, unsigned offset, uint32_t value, uns
         return;
     }
     if (offset == TCR && size == 4)
-        value = (value & 0x030f0ff0) | TCR_VERSION;
+        value = (value & 0x030f0ff0) | tcr_version(rtl);
     if (offset == IMR && size == 4) { // together with ISR
         write_wide(rtl, IMR, value & 0xffff, 2);
         write_wide(rtl, ISR, value >> 16, 2);
@@ -331,9 +350,13 @@ static void write_wide(struct rtl8139 *rtl, unsigned offset, uint32_t value, uns
     }
     for (unsigned i = 0; i < size; i++)
         write_byte(rtl, offset + i, value >> 8 * i);
+    if (offset == TNPDS)
+        rtl->send_at = 0;
+    if (offset == RDSAR)
+        rtl->receive_at = 0;
     if (offset == IMR)
         update_interrupt(rtl);
-    if (offset == CAPR || offset == RCR)
+    if (offset == CAPR || offset == RCR || (offset == IMR && rtl->cplus)) // the driver may have made room
         nic_resume(rtl->card.nic);
 }
 
@@ -380,13 +403,13 @@ static bool rtl8139_realize(struct device *device, GError **error)
                                 .device = 0x8139,
                                 .subsystem_vendor = 0x1af4,
                                 .subsystem = 0x1100,
-                                .revision = 0x10,
+                                .revision = rtl->cplus ? 0x20 : 0x10,
                                 .class_code = 2,
                                 .interrupt_pin = 1};
     if (!card_open(&rtl->card, device, error) || !pci_device_init(&rtl->pci, &ids, -1, error))
         return false;
-    region_init_io(&rtl->ports, "rtl8139-ports", &ops, rtl, REGISTERS);
-    region_init_io(&rtl->memory, "rtl8139", &ops, rtl, REGISTERS);
+    region_init_io(&rtl->ports, "rtl8139-ports", &ops, rtl, RTL8139_REGISTERS);
+    region_init_io(&rtl->memory, "rtl8139", &ops, rtl, RTL8139_REGISTERS);
     pci_set_bar(&rtl->pci, 0, &rtl->ports, true, false, false);
     pci_set_bar(&rtl->pci, 1, &rtl->memory, false, false, false);
     if (!rtl->card.no_rom)
@@ -408,10 +431,17 @@ static bool rtl8139_loaded(struct device *device, GError **error)
 {
     struct rtl8139 *rtl = (struct rtl8139 *)device;
     set_link(rtl, rtl->card.nic->link);
+    rtl->send_at %= RTL8139_RING_MAX;
+    rtl->receive_at %= RTL8139_RING_MAX;
     return true;
 }
 
-static const struct property rtl8139_properties[] = {CARD_PROPERTIES(struct rtl8139, card), PROPERTY_END};
+static const struct property rtl8139_properties[] = {
+    CARD_PROPERTIES(struct rtl8139, card),
+    {"cplus", PROPERTY_BOOL, offsetof(struct rtl8139, cplus),
+     .help = "an RTL8139C+ with descriptor rings, checksums and segmentation"},
+    PROPERTY_END,
+};
 
 static const struct field rtl8139_fields[] = {
     FIELD_STRUCT(struct rtl8139, pci, pci_device_fields),
@@ -421,6 +451,8 @@ static const struct field rtl8139_fields[] = {
     FIELD_U8(struct rtl8139, eeprom_count),
     FIELD_BOOL(struct rtl8139, eeprom_reading),
     FIELD_S64(struct rtl8139, timer_start),
+    FIELD_SCALAR(FIELD_TYPE_U32, struct rtl8139, send_at, 2, 0),
+    FIELD_SCALAR(FIELD_TYPE_U32, struct rtl8139, receive_at, 2, 0),
     FIELD_END,
 };
 
@@ -433,6 +465,6 @@ const struct device_class rtl8139_class = {
     .unrealize = rtl8139_unrealize,
     .reset = rtl8139_reset,
     .fields = rtl8139_fields,
-    .version = 1,
+    .version = 2,
     .loaded = rtl8139_loaded,
 };

@@ -25,6 +25,8 @@ extern const struct device_class virtio_net_class, e1000_class, rtl8139_class, p
 const struct device_class *const device_classes[] = {&e1000_class,      &rtl8139_class,    &pcnet_class, &ne2k_class,
                                                      &virtio_net_class, &virtio_rng_class, NULL};
 
+#define KINDS G_N_ELEMENTS(device_classes) // the classes, and an RTL8139C+
+
 // ---- A network that answers every other frame with itself -------------------------------------------------------
 
 static bool echo_open(struct nic *nic, const char *argument, GError **error)
@@ -186,14 +188,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1 + OPERATOR)
         return 0;
     log_set_level(-1);
-    unsigned kind = data[0] % (G_N_ELEMENTS(device_classes) - 1);
+    unsigned kind = data[0] % KINDS;
+    bool cplus = kind == KINDS - 1;
     run.machine = machine_create(16 * MiB, clock_new_manual(), &error);
     if (!run.machine || !machine_start(run.machine, &error))
         abort();
-    run.device = device_new(run.machine, device_classes[kind]->name, NULL, &error);
+    run.device = device_new(run.machine, cplus ? "rtl8139" : device_classes[kind]->name, NULL, &error);
     if (strcmp(run.device->class->name, "virtio-rng") &&
         (!device_set(run.device, "backend", "echo", &error) || !device_set(run.device, "no-rom", "on", &error) ||
          !device_set(run.device, "mac", "52:54:00:12:34:56", &error)))
+        abort();
+    if (cplus && !device_set(run.device, "cplus", "on", &error))
         abort();
     if (!device_realize(run.device, &error))
         abort();

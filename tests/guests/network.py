@@ -20,6 +20,7 @@ from harness import Failure, Guest, Skip, need
 
 DRIVERS = {"virtio-net": ("virtio_net", "virtio_pci"), "e1000": ("e1000",), "rtl8139": ("8139too",), "pcnet": ("pcnet32",),
            "ne2k": ("ne2k-pci",)}
+CPLUS = {"rtl8139cp": ("8139cp",)}  # the RTL8139 as an 8139C+
 DHCP = """#!/bin/sh
 [ "$1" = bound ] || exit 0
 ip addr add $ip/$mask dev $interface
@@ -58,9 +59,9 @@ class Host:
             self.done.set()
 
 
-def transfer(guest, card, mib, settings=""):
+def transfer(guest, card, mib, settings="", arguments=None, put="busybox nc", further="", more_files=()):
     host = Host(os.urandom(mib << 20))
-    files, load = modules.files(*DRIVERS[card])
+    files, load = modules.files(*(DRIVERS | CPLUS)[card])
     script = load + f"""
 ip link set eth0 up; sleep 1
 busybox udhcpc -i eth0 -n -q -s /dhcp -t 10
@@ -69,13 +70,14 @@ for i in $(seq 600); do [ $(wc -c < /tmp/f) = {mib << 20} ] && break; sleep 0.2;
 echo "guest: got $(sha256sum /tmp/f | cut -d' ' -f1)"
 dd if=/dev/urandom of=/tmp/r bs=1M count={mib} 2>/dev/null
 echo "guest: sent $(sha256sum /tmp/r | cut -d' ' -f1)"
-(echo put; cat /tmp/r; sleep 1) | busybox nc 10.0.2.2 {host.port}
+packets=$(cat /sys/class/net/eth0/statistics/tx_packets)
+(echo put; cat /tmp/r; sleep 1) | {put} 10.0.2.2 {host.port}
 ip -6 addr show dev eth0 | grep -q fec0 && echo "guest: ipv6"
-"""
+{further}"""
     initrd = guest.path("initrd")
-    initramfs.write(initrd, script, files + [("dhcp", 0o755, DHCP.encode())])
+    initramfs.write(initrd, script, files + [("dhcp", 0o755, DHCP.encode()), *more_files])
     guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet", "--memory",
-                "256M", "--net", f"user,card={card}{settings}")
+                "256M", *(arguments or ("--net", f"user,card={card}{settings}")))
     guest.expect(rb"guest: dhcp 10\.0\.2\.15")
     if guest.expect(rb"guest: got ([0-9a-f]{64})")[1].decode() != hashlib.sha256(host.data).hexdigest():
         raise Failure("what the guest received is not what the host sent")
@@ -95,6 +97,63 @@ def register(card):
 
 for each in DRIVERS:
     register(each)
+
+
+# ethtool -K eth0 sg on tx on tso on; then standard input goes to ADDRESS PORT in large writes.
+OFFLOADS = """
+#include <arpa/inet.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+static char buffer[1 << 20];
+int main(int argc, char **argv)
+{
+    static const unsigned commands[] = {ETHTOOL_STXCSUM, ETHTOOL_SSG, ETHTOOL_STSO};
+    struct ifreq request = {.ifr_name = "eth0"};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    for (int i = 0; i < 3; i++) {
+        struct ethtool_value value = {commands[i], 1};
+        request.ifr_data = (void *)&value;
+        if (ioctl(fd, SIOCETHTOOL, &request))
+            return 1;
+    }
+    if (inet_pton(AF_INET, argv[1], &to.sin_addr) != 1 || connect(fd, (void *)&to, sizeof to))
+        return 2;
+    for (long n; (n = read(0, buffer, sizeof buffer)) > 0;)
+        for (long done = 0, part; done < n; done += part)
+            if ((part = write(fd, buffer + done, n - done)) <= 0)
+                return 3;
+    return 0;
+}
+"""
+
+
+@row("net-rtl8139cp", "the same on an RTL8139C+ by its own driver, whose checksums and segments the card makes", 300)
+def net_rtl8139cp(guest):
+    compiler = os.environ.get("CC", "gcc").split()
+    try:
+        subprocess.run([*compiler, "-static", "-O2", "-x", "c", "-o", guest.path("offloads"), "-"], input=OFFLOADS.encode(),
+                       check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Skip(f"no static program can be made: {error}")
+    with open(guest.path("offloads"), "rb") as f:
+        program = ("offloads", 0o755, f.read())
+    evidence = transfer(guest, "rtl8139cp", 4, "", ("--device", "rtl8139,cplus=on,backend=user"),
+                        "/offloads", """
+echo "guest: driver $(busybox basename $(busybox readlink /sys/class/net/eth0/device/driver))"
+echo "guest: packets $(($(cat /sys/class/net/eth0/statistics/tx_packets) - packets))"
+""", [program])
+    driver = re.search(rb"guest: driver (\S+)", guest.output)[1]
+    packets = int(re.search(rb"guest: packets (\d+)", guest.output)[1])
+    # A large frame is one packet to the driver.
+    if driver != b"8139cp" or packets > (4 << 20) // 1460 * 3 // 4:
+        raise Failure(f"{driver.decode()} sent 4 MiB in {packets} packets")
+    return f"{evidence}; the second 4 MiB left the driver in {packets} packets"
 
 
 @row("net-loss", "the same over a cable with 2 % loss, 5 ms delay and 20 Mbit/s", 400)

@@ -88,7 +88,11 @@ static void teardown(void)
 static struct device *new_card(const char *class_name, const char *settings)
 {
     GError *error = NULL;
-    struct device *device = device_new(machine, class_name, NULL, &error);
+    const char *feature = strchr(class_name, ','); // a property to be switched on
+    g_autofree char *name = g_strndup(class_name, feature ? (size_t)(feature - class_name) : strlen(class_name));
+    struct device *device = device_new(machine, name, NULL, &error);
+    if (feature)
+        ck_assert(device_set(device, feature + 1, "on", &error));
     if (strcmp(class_name, "virtio-rng")) {
         ck_assert(device_set(device, "backend", "small", &error));
         ck_assert(device_set(device, "mac", "52:54:00:12:34:56", &error));
@@ -726,7 +730,7 @@ END_TEST
 
 // ---- Registers --------------------------------------------------------------------------------------------------
 
-static const char *const cards[] = {"e1000", "rtl8139", "pcnet", "ne2k", "virtio-net", "virtio-rng"};
+static const char *const cards[] = {"e1000", "rtl8139", "pcnet", "ne2k", "virtio-net", "virtio-rng", "rtl8139,cplus"};
 
 // Random descriptors all over memory, rings that point into them, frames that come in meanwhile.
 START_TEST(random_registers)
@@ -818,6 +822,108 @@ START_TEST(e1000_sends_and_receives)
 }
 END_TEST
 
+#define CP_RECEIVE BUFFERS // rings of the RTL8139C+
+#define CP_SEND    (BUFFERS + 0x1000)
+#define CP_DATA    (BUFFERS + 0x4000)
+
+static void cp_descriptor(struct guest *guest, uint64_t at, uint32_t status, uint64_t buffer)
+{
+    guest_store(guest, at, status, 4);
+    guest_store(guest, at + 4, 0, 4);
+    guest_store(guest, at + 8, buffer, 8);
+}
+
+static void cp_start(struct guest *guest, uint64_t base)
+{
+    guest_store(guest, base + 0xe0, 0x23, 2); // both rings, checksums
+    guest_store(guest, base + 0xe4, CP_RECEIVE, 4);
+    guest_store(guest, base + 0x20, CP_SEND, 4);
+    guest_store(guest, base + 0x37, 0x0c, 1);
+    guest_store(guest, base + 0x44, 0x0e, 4);
+}
+
+static bool cp_waits(struct guest *guest, uint64_t at, uint32_t bits, uint32_t value)
+{
+    for (unsigned i = 0; i < 3000 && (guest_load(guest, at, 2) & bits) != value; i++)
+        g_usleep(100);
+    return (guest_load(guest, at, 2) & bits) == value;
+}
+
+// A frame into two buffers with its checksum judged; one with a wrong checksum waits until there is room.
+START_TEST(rtl8139_cplus_receives)
+{
+    struct guest guest;
+    struct device *device = new_card("rtl8139,cplus", NULL);
+    static uint8_t frame[400], got[400];
+    guest_attach(&guest, machine, (struct pci_device *)device);
+    uint64_t base = ((struct pci_device *)device)->bar[1].base;
+    ck_assert_uint_eq(guest_load(&guest, base + 0x40, 4) & 0x7cc00000, 0x74800000);
+    cp_start(&guest, base);
+    cp_descriptor(&guest, CP_RECEIVE, 0x80000000 | 100, CP_DATA);
+    cp_descriptor(&guest, CP_RECEIVE + 16, 0xc0000000 | 1536, CP_DATA + 0x1000);
+    size_t length = tcp_frame(frame, NET_MAC, 200);
+    ck_assert(finish_large(frame, length));
+    inject(machine->nics, frame, length);
+    ck_assert(cp_waits(&guest, base + 0x3e, 1, 1));
+    ck_assert_uint_eq(guest_load(&guest, CP_RECEIVE, 4), 0x24010000 | 100);               // first, ours, TCP, right
+    ck_assert_uint_eq(guest_load(&guest, CP_RECEIVE + 16, 4), 0x54010000 | (length + 4)); // last, end of the ring
+    address_space_read(machine->memory, CP_DATA + 0x1000, got, length - 100);
+    ck_assert_mem_eq(got, frame + 100, length - 100);
+    frame[60] ^= 1;
+    inject(machine->nics, frame, length);
+    ck_assert(cp_waits(&guest, base + 0x3e, 0x10, 0x10));
+    cp_descriptor(&guest, CP_RECEIVE, 0x80000000 | 1536, CP_DATA);
+    guest_store(&guest, base + 0x3e, 0x11, 2);
+    ck_assert(cp_waits(&guest, base + 0x3e, 1, 1));
+    ck_assert_uint_eq(guest_load(&guest, CP_RECEIVE, 4), 0x34012000 | (length + 4));
+}
+END_TEST
+
+// A large frame in two pieces, which the card cuts; one that it only sums; what is not the card's is left alone.
+START_TEST(rtl8139_cplus_sends)
+{
+    struct guest guest;
+    struct device *device = new_card("rtl8139,cplus", NULL);
+    static uint8_t frame[8000];
+    bool ip_good;
+    guest_attach(&guest, machine, (struct pci_device *)device);
+    uint64_t base = ((struct pci_device *)device)->bar[1].base;
+    cp_start(&guest, base);
+    size_t length = tcp_frame(frame, "\x52\x55\x0a\x00\x02\x02", 6000);
+    store_be16(frame + 16, length - NIC_HEADER);
+    address_space_write(machine->memory, CP_DATA, frame, length);
+    cp_descriptor(&guest, CP_SEND, 0xa8000000 | 1000 << 16 | 54, CP_DATA); // segments of 1000 bytes
+    cp_descriptor(&guest, CP_SEND + 16, 0x98000000 | 1000 << 16 | 6000, CP_DATA + 54);
+    cp_descriptor(&guest, CP_SEND + 32, 0x70000000 | 60, CP_DATA);
+    guest_store(&guest, base + 0xd9, 0x40, 1);
+    for (unsigned i = 0; i < 6; i++) {
+        g_autoptr(GBytes) bytes = next_sent();
+        ck_assert(bytes);
+        ck_assert_uint_eq(g_bytes_get_size(bytes), 1054);
+        ck_assert(checksum_verify(g_bytes_get_data(bytes, NULL), 1054, &ip_good) && ip_good);
+    }
+    ck_assert_uint_eq(guest_load(&guest, CP_SEND, 4), 0x20000000 | 54); // no error in place of the segment's size
+    ck_assert_uint_eq(guest_load(&guest, CP_SEND + 16, 4), 0x10000000 | 6000);
+    ck_assert_uint_eq(guest_load(&guest, CP_SEND + 32, 4), 0x70000000 | 60);
+    ck_assert_uint_eq(guest_load(&guest, base + 0x3e, 2) & 0x84, 0x84);
+
+    length = tcp_frame(frame, "\x52\x55\x0a\x00\x02\x02", 300);
+    store_be16(frame + 16, length - NIC_HEADER);
+    address_space_write(machine->memory, CP_DATA, frame, length);
+    cp_descriptor(&guest, CP_SEND + 32, 0xf0050000 | length, CP_DATA); // the ring's end; IP and TCP checksums
+    guest_store(&guest, base + 0xd9, 0x40, 1);
+    g_autoptr(GBytes) bytes = next_sent();
+    ck_assert(bytes);
+    ck_assert_uint_eq(g_bytes_get_size(bytes), length);
+    ck_assert(checksum_verify(g_bytes_get_data(bytes, NULL), length, &ip_good) && ip_good);
+    cp_descriptor(&guest, CP_SEND, 0xf0000000 | 60, CP_DATA); // it goes on at the start
+    guest_store(&guest, base + 0xd9, 0x40, 1);
+    g_autoptr(GBytes) plain = next_sent();
+    ck_assert(plain);
+    ck_assert_uint_eq(g_bytes_get_size(plain), 60);
+}
+END_TEST
+
 int main(void)
 {
     g_autofree char *runtime = g_strdup("/tmp/cloche-net-XXXXXX");
@@ -844,6 +950,8 @@ int main(void)
     tcase_add_loop_test(tcase, virtio_net_random_chains, 0, 4);
     tcase_add_test(tcase, virtio_rng_keeps_its_rate);
     tcase_add_test(tcase, e1000_sends_and_receives);
+    tcase_add_test(tcase, rtl8139_cplus_receives);
+    tcase_add_test(tcase, rtl8139_cplus_sends);
     tcase_add_loop_test(tcase, random_registers, 0, 2 * G_N_ELEMENTS(cards));
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
