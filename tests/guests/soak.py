@@ -188,19 +188,23 @@ WRITER = "while [ ! -e /root/stop ]; do head -c 12000000 /dev/urandom >/root/w; 
          "rm -f /root/w0 /root/w0.sum; cp /root/w /root/w0; fstrim / 2>/dev/null; sha256sum -c --quiet /root/w.sum || echo WRONG; done"
 
 
-def machine_folder(guest):
-    """A defined machine in a library of its own, for the commands that need a folder. Returns folder and disk."""
+def machine_folder(guest, more=""):
+    """A defined machine in a library of its own, for the commands that need a folder; MORE: of its definition. Returns the folder."""
     uuid, folder = "5ca1ab1e-0000-4000-8000-00000000c10c", guest.path("library/snap")
     os.makedirs(folder)
     disk = os.path.join(folder, "disk0.qcow2")
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", image(), disk], check=True)
     with open(os.path.join(folder, "machine.conf"), "w") as conf:
         conf.write(f"[Machine]\nversion=1\nname=snap\nuuid={uuid}\n\n[Memory]\nsize=512M\n\n[Processors]\ncount=2\nengine={guest.engine}\n"
-                   "\n[Drive disk0]\nkind=disk\nfile=disk0.qcow2\ninterface=virtio\n\n[Serial 0]\ntarget=stdio\n")
+                   f"\n[Drive disk0]\nkind=disk\nfile=disk0.qcow2\ninterface=virtio\n\n[Serial 0]\ntarget=stdio\n{more}")
     os.environ.update(CLOCHE_LIBRARY=guest.path("library"), XDG_RUNTIME_DIR=guest.path("run"))
     os.mkdir(guest.path("run"), 0o700)
     os.symlink(guest.path(f"run/cloche/{uuid}/control"), guest.path("control"))
-    return folder, disk
+    return folder
+
+
+def run_machine(guest, folder):
+    guest.run([os.environ.get("CLOCHE_VM", "./cloche-vm"), "--machine", folder])
 
 
 def end_of_job(guest, job):
@@ -212,8 +216,8 @@ def end_of_job(guest, job):
 def debian_given_up(guest):
     """GIVEN_UP: how many are cancelled after their moment (8)."""
     wanted = int(os.environ.get("GIVEN_UP", "8"))
-    folder, _ = machine_folder(guest)
-    guest.run([os.environ.get("CLOCHE_VM", "./cloche-vm"), "--machine", folder])
+    folder = machine_folder(guest)
+    run_machine(guest, folder)
     log_in(guest)
     guest.send(f"({WRITER}) & \r")
     log, conf = os.path.join(folder, "log", "vm.log"), os.path.join(folder, "machine.conf")

@@ -169,6 +169,8 @@ static void on_fault(int signal, siginfo_t *info, void *opaque)
     }
     // Not ours: what was installed before decides, or the process dies with a core of the right place.
     sigaction(signal, &old_actions[signal], NULL);
+    if (info->si_code <= 0) // sent by somebody: it does not come again by itself
+        syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), signal);
 }
 
 bool signals_install(GError **error)
