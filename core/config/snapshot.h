@@ -46,9 +46,9 @@ struct snapshot *snapshot_begin(const char *machine_folder, const char *name, co
 // Makes an overlay on each writable disk of the definition and switches
 // the definition to them. The frozen images are in NEW->disks then. No program has the disks open meanwhile.
 bool snapshot_switch_disks(const char *machine_folder, struct snapshot *new, GError **error);
-// The same in steps for a running monitor, which makes the overlays itself: a fresh file name for an overlay of DRIVE; how
-// an overlay in FOLDER refers to BASE (absolute); the definition names FILES (drive -> name of a qcow2 image); and names
-// again what it did when NEW was begun. Strings are freed with g_free().
+// The same in steps for a running monitor, which makes the overlays itself: a fresh file name for an overlay of DRIVE;
+// how an overlay in FOLDER refers to BASE (absolute); the definition names FILES (drive -> name of a qcow2 image); and
+// names again what it did when NEW was begun. Strings are freed with g_free().
 char *snapshot_overlay_name(const char *drive);
 char *snapshot_relative_base(const char *folder, const char *base);
 bool snapshot_switch_files(const char *machine_folder, GHashTable *files, GError **error);
@@ -75,8 +75,8 @@ bool snapshot_switch_back(const char *machine_folder, struct snapshot *snapshot,
 // for.
 bool snapshot_delete(const char *machine_folder, struct snapshot *snapshot, bool running, struct library *library,
                      struct progress *progress, GError **error);
-// For a running monitor, which merges by itself: the image that IMAGE (absolute, a disk in use) stands on, where nothing else
-// stands on it and nothing names it; else NULL. Free with g_free().
+// For a running monitor, which merges by itself: the image that IMAGE (absolute, a disk in use) stands on, where
+// nothing else stands on it and nothing names it; else NULL. Free with g_free().
 char *snapshot_spare_base(const char *machine_folder, const char *image, struct library *library);
 // Either may be NULL: stays.
 bool snapshot_rename(const char *machine_folder, struct snapshot *snapshot, const char *name, const char *note,
@@ -84,5 +84,9 @@ bool snapshot_rename(const char *machine_folder, struct snapshot *snapshot, cons
 
 // The writable hard disks of a definition: drive ids. Free with g_strfreev().
 char **snapshot_drives(struct config *config);
+
+// In front of the reason why images could not be merged after their snapshot was deleted.
+#define SNAPSHOT_UNMERGED                                                                                              \
+    "The snapshot is deleted, its images are not merged yet; whenever a snapshot is deleted that is tried again. "
 
 #endif

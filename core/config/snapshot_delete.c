@@ -229,7 +229,10 @@ bool snapshot_delete(const char *machine_folder, struct snapshot *snapshot, bool
     }
     host_folder_remove(gone, NULL);
     remove_leaves(folder, snapshot, library);
-    return running || collect(folder, library, progress, error);
+    if (running || collect(folder, library, progress, error))
+        return true;
+    g_prefix_error(error, SNAPSHOT_UNMERGED);
+    return false;
 }
 
 char *snapshot_spare_base(const char *machine_folder, const char *image, struct library *library)

@@ -243,8 +243,12 @@ static bool delete_now(void *opaque, struct progress *progress, GError **error)
     g_autoptr(library_t) library = library_open(NULL);
     g_autoptr(GPtrArray) list = snapshot_list(deleting->folder);
     struct snapshot *snapshot = snapshot_find(list, deleting->id, error);
-    return snapshot && snapshot_delete(deleting->folder, snapshot, true, library, progress, error) &&
-           merge_disks(deleting, library, progress, error);
+    if (!snapshot || !snapshot_delete(deleting->folder, snapshot, true, library, progress, error))
+        return false;
+    if (merge_disks(deleting, library, progress, error))
+        return true;
+    g_prefix_error(error, SNAPSHOT_UNMERGED);
+    return false;
 }
 
 static JsonNode *snapshot_delete_command(struct qmp_call *call, GError **error)
