@@ -44,6 +44,16 @@ print('%-10s %5s' % ('class', 'tests') + ''.join('%*s' % (w, o) for o in oth) + 
 def gm(xs): return math.exp(sum(map(math.log, xs)) / len(xs)) if xs else float('nan')
 for c in cl:
     print('%-10s %5d' % (c, len(cl[c])) + ''.join('%*s' % (w, '%.3g' % gm([slow(n, o)[0] for n in cl[c] if slow(n, o)])) for o in oth))
+# smp2.X is two copies of X at once: how many times one copy's speed they reach together, on each system by itself.
+both = [n for n in val if n.startswith('smp2.') and n[5:] in val]
+def gain(n, o):
+    one, two = val[n[5:]].get(o), val[n].get(o)
+    if not one or not two: return None
+    if unit[n] in LOW: return st.median(one.values()) / st.median(two.values()) * 2
+    return st.median(two.values()) / st.median(one.values())
+if both:
+    print('%-22s ' % 'two at once' + ''.join('%*s' % (w, o) for o in order) + '   (times the speed of one)')
+    for n in both: print('%-22s ' % n[5:] + ''.join('%*s' % (w, '%.2f' % gain(n, o) if gain(n, o) else '-') for o in order))
 sp = [slow(n, o)[1] for n in val for o in oth if slow(n, o)]
 if sp and max(sp) > 1: print('noise: spread max/min of the pair ratios over rounds: median %.2f, 90%% %.2f, worst %.2f' % (st.median(sp), sorted(sp)[int(len(sp) * .9)], max(sp)))
 for n in chk:

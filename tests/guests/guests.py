@@ -378,6 +378,28 @@ def page_tables(guest):
     return f"{evidence}; {more} walks for a thousand switches"
 
 
+def paging_together(guest, seeds, rounds):
+    elf, engine, checks = paging_kernel(guest), guest.engine, 0
+    for seed in seeds:
+        for guest.engine in {engine, "interpret"}:
+            for cpus in (2, 4):
+                checks += paging_run(guest, elf, f"p {cpus} {seed} {rounds}", "--cpus", str(cpus))[1]
+    guest.engine = engine
+    return f"{checks} accesses right on 2 and 4 processors"
+
+
+@row("page-tables-smp", "live page tables edited on one processor while others use them, invalidated by IPI", 240, quick=True)
+def page_tables_smp(guest):
+    seed = int(guest.nonce[:6], 16)
+    return f"{paging_together(guest, [seed], 100)}, seed {seed}"
+
+
+@row("page-tables-smp-long", "the same with twenty seeds", 3600)
+def page_tables_smp_long(guest):
+    first = int(guest.nonce[:6], 16)
+    return f"{paging_together(guest, range(first, first + 20), 3000)}, seeds from {first}"
+
+
 @row("page-tables-long", "the same with forty seeds", 3600)
 def page_tables_long(guest):
     first = int(guest.nonce[:6], 16)

@@ -5,8 +5,16 @@
         section .multiboot progbits alloc noexec nowrite align=4
         dd 0x1badb002, 3, -(0x1badb002 + 3)
         section .text
-        extern main, trap
-        global start, probe_read, probe_write, probe_fetch, run_user, user_begin, user_read, user_write, user_fetch, user_end
+; In struct cpu of paging.c, which the GS base points to.
+FAULT_ADDRESS equ 8
+FAULT_ERROR equ 16
+PROBE_RSP equ 24
+USER_RSP equ 32
+FAULT_SEEN equ 40
+PROBING equ 44
+USER_STACK equ 48
+        extern main, trap, ap_main, ap_stacks, shot
+        global start, ap_begin, ap_end, gdt, stub_ipi, probe_read, probe_write, probe_fetch, run_user, user_begin, user_read, user_write, user_fetch, user_end
         global kernel_pdpt
 start:  mov esp, stack
         mov ebp, [ebx+16]       ; the command line
@@ -39,35 +47,81 @@ start:  mov esp, stack
         mov ss, eax
         mov fs, eax
         mov gs, eax
-        call load_descriptors
         mov edi, ebp
         call main
 .halt:  cli
         hlt
         jmp .halt
 
-; The TSS, then C fills the IDT.
-load_descriptors:
-        mov eax, tss
-        mov word [gdt.tss + 2], ax
-        shr eax, 16
-        mov byte [gdt.tss + 4], al
-        mov byte [gdt.tss + 7], ah
-        mov qword [tss + 4], trap_stack
-        mov eax, gdt.tss - gdt
-        ltr ax
-        ret
+; Another processor, copied to AP_AT: from real mode straight to long mode.
+AP_AT   equ 0x8000
+        bits 16
+ap_begin:
+        xor eax, eax
+        mov ds, ax
+        o32 lgdt [AP_AT + ap_gdt - ap_begin]
+        mov eax, boot_pml4
+        mov cr3, eax
+        mov eax, 0x20           ; PAE
+        mov cr4, eax
+        mov ecx, 0xc0000080
+        rdmsr
+        or eax, 0x900           ; LME, NXE
+        wrmsr
+        mov eax, 0x80010031     ; PG, WP, NE, ET, PE
+        mov cr0, eax
+        jmp dword 8:ap_long
+ap_gdt: dw gdt_register - gdt - 1
+        dd gdt
+ap_end:
+        bits 64
+ap_long:
+        mov eax, 16
+        mov ds, eax
+        mov es, eax
+        mov ss, eax
+        mov edi, 1
+        lock xadd [ap_count], edi
+        inc edi                 ; its number, from 1
+        mov eax, edi
+        shl eax, 13
+        lea rsp, [rax + ap_stacks + 8192]
+        call ap_main
+        jmp start.halt
+
+stub_ipi:
+        push rax
+        push rcx
+        push rdx
+        push rsi
+        push rdi
+        push r8
+        push r9
+        push r10
+        push r11
+        cld
+        call shot
+        pop r11
+        pop r10
+        pop r9
+        pop r8
+        pop rdi
+        pop rsi
+        pop rdx
+        pop rcx
+        pop rax
+        iretq
 
 stub_pf:
         push rax
         mov rax, cr2
-        mov [fault_address], rax
+        mov [gs:FAULT_ADDRESS], rax
         mov rax, [rsp+8]
-        mov [fault_error], rax
-        mov dword [fault_seen], 1
+        mov [gs:FAULT_ERROR], rax
+        mov dword [gs:FAULT_SEEN], 1
         test byte [rsp+24], 3
         jnz user_done
-        cmp dword [probing], 0
+        cmp dword [gs:PROBING], 0
         je stub_other
         pop rax
         add rsp, 8
@@ -79,22 +133,22 @@ stub_other:
 
 ; Accesses of ring 0: rdi is the address, rsi a value. fault_seen tells.
 probe_read:
-        mov dword [probing], 1
-        mov [probe_rsp], rsp
+        mov dword [gs:PROBING], 1
+        mov [gs:PROBE_RSP], rsp
         mov rax, [rdi]
         jmp probe_end
 probe_write:
-        mov dword [probing], 1
-        mov [probe_rsp], rsp
+        mov dword [gs:PROBING], 1
+        mov [gs:PROBE_RSP], rsp
         mov [rdi], rsi
         jmp probe_end
 probe_fetch:
-        mov dword [probing], 1
-        mov [probe_rsp], rsp
+        mov dword [gs:PROBING], 1
+        mov [gs:PROBE_RSP], rsp
         call rdi
 probe_end:
-        mov rsp, [probe_rsp]
-        mov dword [probing], 0
+        mov rsp, [gs:PROBE_RSP]
+        mov dword [gs:PROBING], 0
         ret
 
 ; The same in ring 3: rdx is one of the user_* below, as copied to where ring 3 may run.
@@ -105,9 +159,9 @@ run_user:
         push r13
         push r14
         push r15
-        mov [user_rsp], rsp
+        mov [gs:USER_RSP], rsp
         push qword 0x23
-        push qword 0x700000
+        push qword [gs:USER_STACK]
         push qword 2
         push qword 0x2b
         push rdx
@@ -116,7 +170,7 @@ stub_user:
         push rax
 user_done:
         pop rax
-        mov rsp, [user_rsp]
+        mov rsp, [gs:USER_RSP]
         pop r15
         pop r14
         pop r13
@@ -145,7 +199,7 @@ gdt:    dq 0
         dq 0
         dq 0x00cff3000000ffff   ; 0x20: data of ring 3
         dq 0x00affb000000ffff   ; 0x28: code of ring 3
-.tss:   dq 0x0000890000000067, 0
+        times 8 dq 0            ; 0x30: the TSS of four processors
 gdt_register:
         dw $ - gdt - 1
         dd gdt
@@ -157,15 +211,6 @@ kernel_pdpt:
 kernel_pd:
         resb 4096
         resb 8192
-trap_stack:
-        resb 8192
 stack:
-tss:    resb 104
-        alignb 8
-        global fault_address, fault_error, fault_seen, stub_pf, stub_other, stub_user
-fault_address: resq 1
-fault_error: resq 1
-probe_rsp: resq 1
-user_rsp: resq 1
-fault_seen: resd 1
-probing: resd 1
+ap_count: resd 1
+        global stub_pf, stub_other, stub_user

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // A kernel that edits its own live page tables at random and compares every access with a plain walk of them: rights,
 // sizes, A and D, global pages, PCIDs, aliases, tables that map themselves, reserved bits. Freestanding; paging.asm
-// starts it. Command line: "t SEED ROUNDS" torments; "s N" switches N times between two warm address spaces.
+// starts it. Command line: "t SEED ROUNDS" torments; "s N" switches N times between two warm address spaces; "p CPUS
+// SEED ROUNDS" edits on one processor while the others use the tables, and tells them by IPI what to invalidate.
 // It prints OK and a hash of all that it saw, and ends through isa-debug-exit.
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,11 +28,30 @@ typedef uint64_t u64;
 #define RET_OFFSET 0xff8ull
 
 extern u64 kernel_pdpt[512];
-extern u64 fault_address, fault_error;
-extern uint32_t fault_seen;
-extern char stub_pf[], stub_other[], stub_user[], user_begin[], user_read[], user_write[], user_fetch[], user_end[];
+extern char ap_begin[], ap_end[], stub_ipi[], stub_pf[], stub_other[], stub_user[], user_begin[], user_read[],
+    user_write[], user_fetch[], user_end[];
 u64 probe_read(u64 address, u64 value), probe_write(u64 address, u64 value), probe_fetch(u64 address, u64 value);
 u64 run_user(u64 address, u64 value, u64 code);
+
+#define CPUS 4
+// One per processor, at its GS base. The first members are known to paging.asm.
+static struct cpu {
+    struct cpu *self;
+    u64 fault_address, fault_error, probe_rsp, user_rsp;
+    uint32_t fault_seen, probing;
+    u64 user_stack;
+    u64 index, barriers;
+    u64 seed, hash, checks, faults;
+    u64 cr0, cr4, root; // ROOT: index of the present space
+} cpus[CPUS];
+static unsigned cpu_count = 1;
+
+static struct cpu *me(void)
+{
+    struct cpu *c;
+    __asm__ volatile("mov %%gs:0, %0" : "=r"(c));
+    return c;
+}
 
 // ---- Ports, output, chance ----------------------------------------------------------------------------------------
 
@@ -80,44 +100,39 @@ void trap(const u64 *frame)
     put_hex(" ", frame[1]);
     put_hex(" ", frame[2]);
     put_hex(" ", frame[3]);
-    put_hex(" cr2 ", fault_address);
+    put_hex(" cr2 ", me()->fault_address);
     put("\n");
     end(2);
 }
 
-static u64 seed;
-
 static unsigned chance(unsigned n) // 0 .. n - 1
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)((seed >> 11) % n);
+    me()->seed ^= me()->seed << 13;
+    me()->seed ^= me()->seed >> 7;
+    me()->seed ^= me()->seed << 17;
+    return (unsigned)((me()->seed >> 11) % n);
 }
-
-static u64 hash = 0xcbf29ce484222325ull, checks, faults;
 
 static void mix(u64 value)
 {
-    hash = (hash ^ value) * 0x100000001b3ull;
+    me()->hash = (me()->hash ^ value) * 0x100000001b3ull;
 }
 
 // ---- Control registers --------------------------------------------------------------------------------------------
 
-static u64 cr0, cr4, root; // ROOT: index of the present space
 static bool has_pcid, has_smap, has_smep, has_huge, has_invpcid;
 static u64 physical_mask;
 static bool dirty[SPACES]; // tables were edited since the space was flushed last
 
 static void write_cr0(u64 value)
 {
-    cr0 = value;
+    me()->cr0 = value;
     __asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory");
 }
 
 static void write_cr4(u64 value)
 {
-    cr4 = value;
+    me()->cr4 = value;
     __asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory");
 }
 
@@ -133,9 +148,9 @@ static u64 *table(unsigned n)
 
 static void load_cr3(bool keep)
 {
-    u64 value = (u64)table((unsigned)root);
-    if (cr4 & 0x20000)
-        value |= (root + 1) | (keep ? 1ull << 63 : 0);
+    u64 value = (u64)table((unsigned)me()->root);
+    if (me()->cr4 & 0x20000)
+        value |= (me()->root + 1) | (keep ? 1ull << 63 : 0);
     __asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory");
 }
 
@@ -153,7 +168,7 @@ static void invpcid(u64 type, u64 pcid, u64 address)
 static void clean(bool all)
 {
     for (unsigned n = 0; n < SPACES; n++)
-        if (all || n == root)
+        if (all || n == me()->root)
             dirty[n] = false;
 }
 
@@ -163,33 +178,33 @@ static void flush_all(void)
     if (has_invpcid && chance(3) == 0) {
         invpcid(2, 0, 0);
     } else {
-        write_cr4(cr4 ^ 0x80);
-        write_cr4(cr4 ^ 0x80);
+        write_cr4(me()->cr4 ^ 0x80);
+        write_cr4(me()->cr4 ^ 0x80);
     }
     clean(true);
 }
 
 static void flush_space(void)
 {
-    if (cr4 & 0x80) {
+    if (me()->cr4 & 0x80) {
         flush_all();
-    } else if (has_invpcid && (cr4 & 0x20000) && chance(3) == 0) {
-        invpcid(1, root + 1, 0);
+    } else if (has_invpcid && (me()->cr4 & 0x20000) && chance(3) == 0) {
+        invpcid(1, me()->root + 1, 0);
         clean(false);
     } else {
         load_cr3(false);
-        clean(!(cr4 & 0x20000));
+        clean(!(me()->cr4 & 0x20000));
     }
 }
 
 static void go_to(unsigned space)
 {
-    root = space;
-    bool keep = (cr4 & 0x20000) && !dirty[space];
+    me()->root = space;
+    bool keep = (me()->cr4 & 0x20000) && !dirty[space];
     load_cr3(keep && chance(2));
-    if (!(cr4 & 0x20000))
+    if (!(me()->cr4 & 0x20000))
         dirty[space] = false; // without global pages a load takes all
-    if (dirty[space] || (cr4 & 0x80))
+    if (dirty[space] || (me()->cr4 & 0x80))
         flush_all();
     // The other spaces' entries went too where there are no PCIDs.
 }
@@ -208,7 +223,7 @@ enum { READ, WRITE, FETCH };
 static struct walk plain_walk(u64 address, unsigned what, bool user, bool ac)
 {
     struct walk w = {.levels = 0};
-    u64 t = (u64)table((unsigned)root), e = 0, shift = 39;
+    u64 t = (u64)table((unsigned)me()->root), e = 0, shift = 39;
     bool writable = true, users = true, runs = true, reserved = false, present = true;
     for (;; shift -= 9) {
         u64 *at = (u64 *)t + (address >> shift & 511);
@@ -234,8 +249,8 @@ static struct walk plain_walk(u64 address, unsigned what, bool user, bool ac)
         w.error = code | (reserved ? 9 : 0);
         return w;
     }
-    bool allowed = user ? users : !(users && (what == FETCH ? cr4 & 0x100000 : (cr4 & 0x200000) && !ac));
-    if (what == WRITE && !writable && (user || (cr0 & 0x10000)))
+    bool allowed = user ? users : !(users && (what == FETCH ? me()->cr4 & 0x100000 : (me()->cr4 & 0x200000) && !ac));
+    if (what == WRITE && !writable && (user || (me()->cr0 & 0x10000)))
         allowed = false;
     if (what == FETCH && !runs)
         allowed = false;
@@ -256,11 +271,11 @@ static void __attribute__((noreturn)) wrong(const char *what, u64 address, const
     put_hex(" physical ", w->physical);
     put_hex(" error ", w->error);
     put_hex(" got ", got);
-    put_hex(" fault ", fault_seen);
-    put_hex(" ", fault_error);
-    put_hex(" checks ", checks);
-    put_hex(" cr4 ", cr4);
-    put_hex(" cr0 ", cr0);
+    put_hex(" fault ", me()->fault_seen);
+    put_hex(" ", me()->fault_error);
+    put_hex(" checks ", me()->checks);
+    put_hex(" cr4 ", me()->cr4);
+    put_hex(" cr0 ", me()->cr0);
     for (unsigned n = 0; n < w->levels; n++)
         put_hex(" entry ", *w->entries[n]);
     u64 flags;
@@ -286,7 +301,7 @@ static u64 access(unsigned what, bool user, u64 address, u64 value)
 {
     static u64 (*const probes[])(u64, u64) = {probe_read, probe_write, probe_fetch};
     char *const code[] = {user_read, user_write, user_fetch};
-    fault_seen = 0;
+    me()->fault_seen = 0;
     return user ? run_user(address, value, USER_CODE + (u64)(code[what] - user_begin)) : probes[what](address, value);
 }
 
@@ -294,15 +309,16 @@ static u64 access(unsigned what, bool user, u64 address, u64 value)
 // space is not clean any more.
 static bool check(u64 page, unsigned what, bool user)
 {
-    bool ac = (cr4 & 0x200000) && !user && chance(2);
-    u64 address = page | (what == FETCH ? RET_OFFSET : chance(511) * 8ull);
+    bool ac = (me()->cr4 & 0x200000) && !user && chance(2);
+    u64 slot = cpu_count == 1 ? chance(511) : chance(127) * CPUS + me()->index; // several processors: to each its own
+    u64 address = page | (what == FETCH ? RET_OFFSET : slot * 8);
     struct walk w = plain_walk(address, what, user, ac);
     bool data = in_data(w.physical), edits = false;
     u64 value = (u64)chance(1u << 30) << 32 | (u64)chance(1u << 30) << 1;
     if (w.ok && what == FETCH && !data)
         return false;
     if (w.ok && what == WRITE && !data) {
-        if (!in_pool(w.physical) || !(w.physical & 4095)) // the kernel's own entry stays
+        if (!in_pool(w.physical) || !(w.physical & 4095) || cpu_count > 1) // the kernel's own entry stays
             return false;
         value = random_entry((u64 *)w.physical); // an edit through a mapping of the table
         edits = true;
@@ -312,19 +328,19 @@ static bool check(u64 page, unsigned what, bool user)
     u64 got = access(what, user, address, value);
     if (ac)
         __asm__ volatile("clac" : : : "memory");
-    checks++;
+    me()->checks++;
     mix(address << 8 | what << 2 | user << 1 | w.ok);
     if (!w.ok) {
-        faults++;
-        mix(fault_error);
-        if (!fault_seen || fault_error != w.error || fault_address != address)
+        me()->faults++;
+        mix(me()->fault_error);
+        if (!me()->fault_seen || me()->fault_error != w.error || me()->fault_address != address)
             wrong(what == READ    ? "fault of a read"
                   : what == WRITE ? "fault of a write"
                                   : "fault of a fetch",
                   address, &w, got);
         return false;
     }
-    if (fault_seen)
+    if (me()->fault_seen)
         wrong("fault where none should be", address, &w, got);
     if (what == READ && (data || in_pool(w.physical))) {
         u64 is = *(volatile u64 *)w.physical;
@@ -423,8 +439,8 @@ static void edit_exactly(void)
         return;
     *at = random_entry(at);
     invlpg(page | chance(4096));
-    if (has_invpcid && (cr4 & 0x20000) && chance(4) == 0)
-        invpcid(0, root + 1, page);
+    if (has_invpcid && (me()->cr4 & 0x20000) && chance(4) == 0)
+        invpcid(0, me()->root + 1, page);
     for (unsigned n = 0; n < SPACES; n++)
         dirty[n] = true;
     for (unsigned n = 0; n < 3; n++) {
@@ -442,30 +458,30 @@ static void toggle(void)
 {
     switch (chance(5)) {
     case 0:
-        write_cr0(cr0 ^ 0x10000);
+        write_cr0(me()->cr0 ^ 0x10000);
         break;
     case 1:
-        write_cr4(cr4 ^ 0x80);
+        write_cr4(me()->cr4 ^ 0x80);
         break;
     case 2:
         if (has_smap)
-            write_cr4(cr4 ^ 0x200000);
+            write_cr4(me()->cr4 ^ 0x200000);
         break;
     case 3:
         if (has_smep)
-            write_cr4(cr4 ^ 0x100000);
+            write_cr4(me()->cr4 ^ 0x100000);
         break;
     default:
         if (!has_pcid)
             break;
-        if (!(cr4 & 0x20000)) { // CR3 bits 11:0 must be 0 when it is set
+        if (!(me()->cr4 & 0x20000)) { // CR3 bits 11:0 must be 0 when it is set
             load_cr3(false);
-            write_cr4(cr4 | 0x20000);
+            write_cr4(me()->cr4 | 0x20000);
             load_cr3(false);
         } else {
-            u64 value = (u64)table((unsigned)root);
+            u64 value = (u64)table((unsigned)me()->root);
             __asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory");
-            write_cr4(cr4 & ~0x20000ull);
+            write_cr4(me()->cr4 & ~0x20000ull);
         }
     }
     flush_all();
@@ -486,11 +502,206 @@ static void torture(u64 rounds)
             toggle();
         }
         for (unsigned k = 0; k < 6; k++) {
-            if (dirty[root])
+            if (dirty[me()->root])
                 flush_space();
             unsigned kind = chance(8);
             check(random_page(), kind < 5 ? READ : kind < 7 ? WRITE : FETCH, chance(2));
         }
+    }
+}
+
+// ---- Several processors --------------------------------------------------------------------------------------------
+
+static unsigned char tss[CPUS][104] __attribute__((aligned(16)));
+static char trap_stacks[CPUS][8192] __attribute__((aligned(16)));
+char ap_stacks[CPUS][8192] __attribute__((aligned(16)));
+static volatile u64 arrived, acknowledged, round_ended, shot_address, rounds_wanted;
+static u64 *volatile exact_entry;
+static volatile u64 exact_page;
+
+static void write_msr(uint32_t msr, u64 value)
+{
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+}
+
+static u64 read_msr(uint32_t msr)
+{
+    uint32_t low, high;
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+    return low | (u64)high << 32;
+}
+
+static void pause(void)
+{
+    __asm__ volatile("pause" : : : "memory");
+}
+
+static void barrier(void)
+{
+    u64 target = ++me()->barriers * cpu_count;
+    __atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST);
+    while (arrived < target)
+        pause();
+}
+
+// The handler of the IPI.
+void shot(void);
+void shot(void)
+{
+    u64 address = shot_address;
+    if (address)
+        invlpg(address);
+    else
+        flush_all();
+    write_msr(0x80b, 0); // EOI
+    __atomic_add_fetch(&acknowledged, 1, __ATOMIC_SEQ_CST);
+}
+
+// Every processor invalidates ADDRESS, or (0) everything.
+static void shoot_down(u64 address)
+{
+    acknowledged = 0;
+    shot_address = address;
+    write_msr(0x830, 0xc0040); // to all but this one
+    if (address)
+        invlpg(address);
+    else
+        flush_all();
+    while (acknowledged < cpu_count - 1)
+        pause();
+}
+
+static void edit_and_shoot(void)
+{
+    exact_page = 0;
+    if (chance(3)) {
+        for (unsigned k = 1 + chance(4); k; k--)
+            edit();
+        shoot_down(0);
+        return;
+    }
+    u64 page = random_page();
+    struct walk w = plain_walk(page, READ, false, true);
+    u64 *at = w.entries[w.levels - 1], value = in_pool((u64)at) ? random_entry(at) : 0;
+    if (!value)
+        return;
+    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+    shoot_down(page | chance(4096));
+    if ((*at ^ value) & ~(A | D)) // somebody's Accessed bit came with the old entry
+        wrong("an entry that was edited", (u64)at, &w, value);
+    exact_entry = at;
+    exact_page = page;
+}
+
+// What everybody sees of the page whose last entry was edited, as in edit_exactly().
+static void check_exact_page(void)
+{
+    u64 page = exact_page;
+    for (unsigned n = 0; n < 3; n++) {
+        struct walk w = plain_walk(page, READ, false, true);
+        unsigned met = 0;
+        for (unsigned k = 0; k < w.levels; k++)
+            met += w.entries[k] == exact_entry;
+        if (met == 1 && w.entries[w.levels - 1] == exact_entry)
+            check(page, chance(3) == 0 ? WRITE : READ, chance(2));
+    }
+}
+
+static void check_all_pages(void)
+{
+    if (chance(4) == 0) {
+        me()->root = chance(SPACES);
+        load_cr3(false);
+        flush_all();
+    }
+    for (unsigned k = 0; k < 6; k++) {
+        unsigned kind = chance(8);
+        check(random_page(), kind < 5 ? READ : kind < 7 ? WRITE : FETCH, chance(2));
+    }
+}
+
+// Reads while tables change: what they give is known to nobody, but what they leave behind must go.
+static void use_tables(u64 round)
+{
+    while (round_ended < round) {
+        __asm__ volatile("sti" : : : "memory"); // the way back from ring 3 leaves interrupts off
+        access(READ, chance(4) == 0, random_page() | (chance(127) * CPUS + me()->index) * 8, 0);
+    }
+    __asm__ volatile("cli" : : : "memory");
+}
+
+static void rounds(void)
+{
+    for (u64 n = 1; n <= rounds_wanted; n++) {
+        barrier();
+        if (me()->index) {
+            use_tables(n);
+        } else {
+            edit_and_shoot();
+            round_ended = n;
+        }
+        barrier();
+        if (exact_page)
+            check_exact_page();
+        else
+            check_all_pages();
+        barrier();
+    }
+}
+
+static void cpu_setup(u64 index)
+{
+    extern u64 gdt[];
+    struct cpu *c = &cpus[index];
+    u64 base = (u64)tss[index], top = (u64)trap_stacks[index + 1];
+    *c =
+        (struct cpu){.self = c, .index = index, .user_stack = 0x700000 + 0x1000 * index, .hash = 0xcbf29ce484222325ull};
+    __asm__ volatile("mov %0, %%gs" : : "r"(0));
+    write_msr(0xc0000101, (u64)c);
+    for (unsigned n = 0; n < 8; n++)
+        tss[index][4 + n] = (unsigned char)(top >> 8 * n);
+    gdt[6 + 2 * index] = 0x0000890000000067 | base << 16;
+    __asm__ volatile("ltr %w0" : : "r"(0x30 + 16 * (uint32_t)index));
+    __asm__ volatile("mov %%cr0, %0" : "=r"(c->cr0));
+    __asm__ volatile("mov %%cr4, %0" : "=r"(c->cr4));
+}
+
+static void apic_enable(void)
+{
+    write_msr(0x1b, read_msr(0x1b) | 0xc00); // x2APIC
+    write_msr(0x80f, 0x1ff);
+}
+
+static void load_idt(void);
+
+void ap_main(u64 index);
+void ap_main(u64 index)
+{
+    cpu_setup(index);
+    load_idt();
+    apic_enable();
+    me()->seed = cpus[0].seed + index * 0x9e3779b97f4a7c15ull;
+    load_cr3(false);
+    rounds();
+    barrier();
+}
+
+static void together(unsigned count, u64 wanted)
+{
+    for (unsigned n = 0; ap_begin + n < ap_end; n++)
+        ((volatile char *)0x8000)[n] = ap_begin[n];
+    cpu_count = count;
+    rounds_wanted = wanted;
+    apic_enable();
+    write_msr(0x830, 0xc4500); // INIT
+    for (unsigned n = 0; n < 1000; n++)
+        inb(0x80);
+    write_msr(0x830, 0xc4608); // start at 0x8000
+    rounds();
+    barrier();
+    for (unsigned n = 1; n < count; n++) {
+        cpus[0].checks += cpus[n].checks;
+        cpus[0].faults += cpus[n].faults;
     }
 }
 
@@ -510,7 +721,7 @@ static void switches(u64 count)
             t[n] = (DATA + (s * 512 + n) * 4096) | P | W | U;
     }
     for (u64 n = 0; n < count; n++) {
-        root = n & 1;
+        me()->root = n & 1;
         load_cr3(false);
         for (unsigned k = 0; k < 24; k++) {
             volatile u64 *p = (volatile u64 *)((1ull << 39) + (1ull << 30) + (1ull << 21) + k * 4096ull);
@@ -537,6 +748,16 @@ static void set_gate(unsigned vector, const char *stub)
     idt[vector * 2 + 1] = at >> 32;
 }
 
+static struct __attribute__((packed)) {
+    uint16_t limit;
+    u64 base;
+} idt_register = {sizeof idt - 1, (u64)idt};
+
+static void load_idt(void)
+{
+    __asm__ volatile("lidt %0" : : "m"(idt_register));
+}
+
 static u64 number(const char **text)
 {
     u64 value = 0;
@@ -555,11 +776,9 @@ void main(const char *line)
         set_gate(n, stub_other);
     set_gate(14, stub_pf);
     set_gate(0x81, stub_user);
-    struct __attribute__((packed)) {
-        uint16_t limit;
-        u64 base;
-    } descriptor = {sizeof idt - 1, (u64)idt};
-    __asm__ volatile("lidt %0" : : "m"(descriptor));
+    set_gate(0x40, stub_ipi);
+    load_idt();
+    cpu_setup(0);
     cpuid(1, leaf);
     has_pcid = leaf[2] >> 17 & 1;
     cpuid(7, leaf);
@@ -579,20 +798,23 @@ void main(const char *line)
     for (unsigned n = 0; n < SPACES; n++)
         table(n)[0] = (u64)kernel_pdpt | P | W | U;
     char what = *line++;
-    seed = what == 't' ? number(&line) * 0x9e3779b97f4a7c15ull + 1 : 1;
-    for (unsigned n = 0; what == 't' && n < TABLES * 7; n++)
+    u64 count = what == 'p' ? number(&line) : 1;
+    if (count < 1 || count > CPUS)
+        end(4);
+    me()->seed = what != 's' ? number(&line) * 0x9e3779b97f4a7c15ull + 1 : 1;
+    for (unsigned n = 0; what != 's' && n < TABLES * 7; n++)
         table(n / 7)[indexes[n % 7]] = random_entry(table(n / 7));
-    __asm__ volatile("mov %%cr0, %0" : "=r"(cr0));
-    __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
     load_cr3(false);
-    u64 count = number(&line);
+    u64 times = number(&line);
     if (what == 't')
-        torture(count);
+        torture(times);
+    else if (what == 'p')
+        together((unsigned)count, times);
     else
-        switches(count);
-    put_hex("OK ", hash);
-    put_hex(" checks ", checks);
-    put_hex(" faults ", faults);
+        switches(times);
+    put_hex("OK ", me()->hash);
+    put_hex(" checks ", me()->checks);
+    put_hex(" faults ", me()->faults);
     put("\n");
     end(0x11);
 }
