@@ -2,8 +2,7 @@
 // The code cache: one memfd mapped writable and, elsewhere, executable; blocks by address, mode and ram page; what a
 // write to guest code does to them.
 //
-// The cache has two halves. When one is full the other is used: all look-up tables are emptied first, then every vCPU
-// passes its dispatcher (cpu_set_run_on_all), after which nobody can be inside the old half.
+// What happens when it is full: renew.c.
 // Lock order: translator lock last; nothing that waits for other vCPUs is called under it.
 #include "core/cpu/interpret/interpret.h"
 #include "core/cpu/translate/translate.h"
@@ -12,10 +11,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#define CODE_SIZE  (256 * MiB)
-#define THUNK_SIZE 4096
-#define BLOCK_MAX  (1024 * 1024u)
 
 static void *map_low(size_t size, int fd, off_t offset, int protection)
 {
@@ -35,7 +30,7 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
 {
     size_t state = CONTEXT_SIZE * contexts + (8ull << JUMP_BITS) * FAST_KINDS;
     t->code_size = CODE_SIZE;
-    t->arena_size = ALIGN_UP(state, 65536);
+    t->arena_size = t->code_at = ALIGN_UP(state, 65536);
     t->memfd = memfd_create("cloche-code", MFD_CLOEXEC);
     if (t->memfd < 0 || ftruncate(t->memfd, (off_t)(t->arena_size + CODE_SIZE)) < 0) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot make the translator's memory file: %s.",
@@ -67,7 +62,7 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
     return true;
 }
 
-static void tables_reset(struct translator *t)
+void translator_forget_blocks(struct translator *t)
 {
     memset(t->hash, 0, sizeof t->hash);
     for (unsigned i = 0; i < FAST_KINDS << JUMP_BITS; i++)
@@ -79,16 +74,6 @@ static void tables_reset(struct translator *t)
     t->generation++;
     fetch_slots_forget(t);
     donors_forget(t);
-}
-
-static void half_start(struct translator *t, unsigned half)
-{
-    t->half = half;
-    size_t size = (CODE_SIZE - THUNK_SIZE) / 2;
-    t->used = THUNK_SIZE + half * size;
-    t->limit = t->used + MIN(size, t->code_limit);
-    t->block_first = t->block_count = half * (BLOCK_MAX / 2);
-    t->block_limit = t->block_first + BLOCK_MAX / 2;
 }
 
 bool translator_init(struct translator *t, struct cpu_set *set, GError **error)
@@ -106,16 +91,14 @@ bool translator_init(struct translator *t, struct cpu_set *set, GError **error)
                     g_strerror(errno));
         return false;
     }
-    const char *kib = g_getenv("CLOCHE_CODE_CACHE_KIB"); // for tests: a cache that is full soon
-    t->code_limit = kib ? MAX(g_ascii_strtoull(kib, NULL, 10), 256) * 1024 : MAX(set->host.ram->capacity / 4, 32 * MiB);
     t->pages = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     t->facts = fact_table_new();
     t->counting = g_getenv("CLOCHE_COUNT_INSTRUCTIONS") != NULL;
     if (t->counting)
         t->handed = g_new0(uint32_t, MNEMONICS_MAX);
     thunks_emit(t);
-    tables_reset(t);
-    half_start(t, 0);
+    translator_forget_blocks(t);
+    renewal_init(t);
     if (g_getenv("CLOCHE_PERF_MAP")) {
         g_autofree char *path = g_strdup_printf("/tmp/perf-%d.map", getpid());
         t->perf_map = fopen(path, "a");
@@ -133,6 +116,7 @@ void translator_clear(struct translator *t)
         g_hash_table_unref(t->ids);
     g_free(t->donors);
     g_free(t->handed);
+    g_free(t->renewal.met);
     if (t->facts)
         fact_table_free(t->facts);
     if (t->code)
@@ -213,6 +197,7 @@ void block_publish(struct translator *t, struct block *b)
     } else {
         page_add(t, page, b, index);
     }
+    renewal_note(t, b);
     unsigned slot = block_hash(b->address, b->mode);
     b->hash_next = t->hash[slot];
     __atomic_store_n(&t->block_count, t->block_count + 1, __ATOMIC_RELEASE);
@@ -225,7 +210,7 @@ struct block *block_at_host(struct translator *t, uint64_t host)
     uint64_t start = (uintptr_t)t->code;
     if (host < start + THUNK_SIZE || host >= start + t->code_size)
         return NULL;
-    unsigned half = host - start - THUNK_SIZE >= (CODE_SIZE - THUNK_SIZE) / 2;
+    unsigned half = host - start - THUNK_SIZE >= HALF_SIZE;
     uint32_t low = half * (BLOCK_MAX / 2), high;
     if (half == t->half) {
         high = __atomic_load_n(&t->block_count, __ATOMIC_ACQUIRE);
@@ -356,13 +341,4 @@ uint32_t code_page_id(struct translator *t, uint64_t page, uint32_t mode, uint64
         g_hash_table_add(t->ids, found);
     }
     return found->id;
-}
-
-void translator_flush_cache(struct translator *t)
-{
-    unsigned next = !t->half;
-    tables_reset(t);
-    half_start(t, next);
-    for (uint32_t i = t->block_first; i < t->block_limit && t->blocks[i].host; i++)
-        t->blocks[i].host = NULL;
 }

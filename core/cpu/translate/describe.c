@@ -82,7 +82,7 @@ char *translate_describe(struct cpu_set *set)
 #undef X
     }
     g_string_append_printf(s, "engine translate: %u blocks, %zu KiB of code in half %u\n",
-                           t->block_count - t->block_first, (t->used - (t->limit - (t->code_size - 4096) / 2)) / 1024,
+                           t->block_count - t->block_first, (size_t)(t->used - THUNK_SIZE - t->half * HALF_SIZE) / 1024,
                            t->half);
     g_string_append_printf(s, "%12" G_GUINT64_FORMAT "  instructions retired by the interpreter\n", interpreted);
 #define X(name, text) g_string_append_printf(s, "%12" G_GUINT64_FORMAT "  %s\n", sum.name, text);

@@ -95,13 +95,6 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
     return true;
 }
 
-static void flush_fetch(struct vcpu *v, void *opaque)
-{
-    struct context *c = v->engine_state;
-    fetch_flush(c);
-    spaces_forget_code(c);
-}
-
 // Code is read from the page only after writes to it are seen.
 static void track_code(struct context *c, uint64_t ram_page)
 {
@@ -120,7 +113,6 @@ static struct block *block_make(struct context *c, uint64_t address, uint32_t mo
 {
     struct translator *t = c->translator;
     struct ram *ram = c->vcpu->set->host.ram;
-    bool full = false;
     g_mutex_lock(&t->lock);
     bool checks = pages_rewritten(t, ram_page, second);
     if (!checks && (!(ram_tracked(ram, ram_page) & TRACK_CODE) ||
@@ -135,14 +127,10 @@ static struct block *block_make(struct context *c, uint64_t address, uint32_t mo
     }
     if (!b)
         b = block_translate(c, address, mode, ram_page, second, checks);
-    if (!b) {
-        full = true;
-        translator_flush_cache(t);
-    }
     g_mutex_unlock(&t->lock);
-    if (full) {
+    if (!b) {
         c->counters.cache_flushes++;
-        cpu_set_run_on_all(c->vcpu->set, flush_fetch, NULL);
+        translator_renew(t);
     }
     return b;
 }
@@ -182,54 +170,57 @@ static struct block *block_get(struct context *c, uint64_t address, uint32_t mod
 
 typedef void enter_fn(struct context *c, const void *host);
 
-// Runs from BLOCK until something needs C.
-static void enter(struct context *c, struct block *block)
+// Runs from BLOCK, which was found in this GENERATION of the code cache or later, until something needs C. For
+// EXIT_LINK *SITE tells where from.
+static void enter(struct context *c, struct block *block, uint64_t generation, struct link_site *site)
 {
     context_load(c);
     c->exit_reason = EXIT_LOOKUP;
     c->counters.enters++;
+    atomic_store_explicit(&c->inside, generation, memory_order_relaxed);
     ((enter_fn *)(uintptr_t)c->translator->thunks.enter)(c, block->host);
+    if (c->exit_reason == EXIT_LINK)
+        memcpy(site, (const void *)(uintptr_t)c->link_site, sizeof *site);
+    atomic_store(&c->inside, 0);
     atomic_store(&c->kicked, 0);
+    if (G_UNLIKELY(c->translator->renewal.passed))
+        renewal_finish(c->translator);
     if (c->exit_reason != EXIT_ABORTED)
         context_store(c);
 }
 
 // A direct link that was not made yet: RIP is its target.
-static void make_link(struct context *c, uint32_t mode)
+static void make_link(struct context *c, uint32_t mode, const struct link_site *site, uint64_t generation)
 {
     struct translator *t = c->translator;
-    uint64_t generation = t->generation;
-    struct link_site site;
-    memcpy(&site, (const void *)(uintptr_t)c->link_site, sizeof site);
-    if (site.noshare)
+    if (site->noshare)
         mode |= MODE_NOSHARE;
     struct block *b = mode & MODE_UNSUPPORTED ? NULL : block_get(c, c->vcpu->rip, mode);
     if (!b)
         return;
     g_mutex_lock(&t->lock);
     if (t->generation == generation && !b->dead) {
-        link_make(t, &site, b);
+        link_make(t, site, b);
         c->counters.links++;
     }
     g_mutex_unlock(&t->lock);
 }
 
 // A block's bytes are not those that it was translated from.
-static void forget_stale(struct context *c)
+static void forget_stale(struct context *c, uint64_t generation)
 {
     struct translator *t = c->translator;
     g_mutex_lock(&t->lock);
-    block_stale(t, c->stale);
+    if (t->generation == generation)
+        block_stale(t, c->stale);
     g_mutex_unlock(&t->lock);
     c->counters.stale_blocks++;
 }
 
 // Without links: a way out to a translation without shared checks is remembered for the next entry.
-static void note_link(struct context *c)
+static void note_link(struct context *c, const struct link_site *site)
 {
-    struct link_site site;
-    memcpy(&site, (const void *)(uintptr_t)c->link_site, sizeof site);
-    if (site.noshare)
+    if (site->noshare)
         c->noshare_at = c->vcpu->rip;
 }
 
@@ -278,15 +269,17 @@ static enum engine_exit run_once(struct vcpu *v, struct context *c)
     if (!(mode & MODE_UNSUPPORTED)) {
         uint64_t rip = mode & MODE_64 ? v->rip : (uint32_t)v->rip;
         mode_set(c, mode);
+        uint64_t generation = c->translator->generation;
         struct block *b = block_get(c, rip, mode | again);
         if (b) {
-            enter(c, b);
+            struct link_site site;
+            enter(c, b, generation, &site);
             if (c->exit_reason == EXIT_STALE)
-                forget_stale(c);
+                forget_stale(c, generation);
             else if (c->exit_reason == EXIT_LINK && single)
-                note_link(c);
+                note_link(c, &site);
             else if (c->exit_reason == EXIT_LINK)
-                make_link(c, mode_of(v));
+                make_link(c, mode_of(v), &site, generation);
             if (c->exit_reason != EXIT_INTERPRET)
                 return ENGINE_EXIT_ATTENTION;
         }

@@ -167,6 +167,7 @@ struct context {
     uint64_t link_site, jump_from;
     uint64_t noshare_at;     // see translator.single: where the next block is one without shared checks
     uint64_t shared[SHARES]; // host addresses of what shared checks cover
+    _Atomic uint64_t inside; // generation of the code cache that translated code was entered in; 0: it was left
     _Atomic uint64_t thread; // host thread id, 0 before the first run
     uint64_t retired;        // instructions of blocks, where they are counted
     uint64_t host_flags;
@@ -217,10 +218,10 @@ enum flags_place { FLAGS_HOST, FLAGS_SAVED };
 
 // Where a guest instruction begins in host code: offsets from the block's start.
 struct boundary {
-    uint32_t host : 24;
-    uint32_t flags : 4; // enum flags_place, before the instruction
-    uint32_t fault : 4; // the same where its core faults
-    uint16_t guest;
+    uint32_t host : 18;
+    uint32_t guest : 12;
+    uint32_t flags : 1; // enum flags_place, before the instruction
+    uint32_t fault : 1; // the same where its core faults
 };
 
 // What in a block depends on its place or its guest address.
@@ -235,26 +236,26 @@ struct reloc {
 struct block {
     uint64_t address;  // linear, of its first byte
     uint64_t ram_page; // ram offset of its page
-    uint32_t mode;
-    uint32_t page_id;
     uint8_t *host;     // executable address: entry for direct links
     uint8_t *indirect; // entry that verifies HOST_A
     uint8_t *end;
-    uint8_t *stubs;  // end of the straight code
-    uint8_t *leave;  // where the entry of a dead block goes
-    uint16_t length; // guest bytes
-    uint16_t boundaries;
+    uint8_t *stubs; // end of the straight code
+    uint8_t *leave; // where the entry of a dead block goes
     struct boundary *boundary;
-    uint16_t relocs;
     struct reloc *reloc;
-    bool dead;
-    bool fixed;           // cannot be copied to another address
-    bool checks;          // its own bytes whenever it is entered: nobody watches them (rewrite.c)
-    bool shares;          // has shared checks: leaves after accesses that may have waited
+    uint64_t second_page; // ram offset of the page that its one instruction ends in, or NO_PAGE
+    uint32_t mode;
+    uint32_t page_id;
     uint32_t hash_next;   // index + 1 in translator->blocks
     uint32_t page_next;   // next block of the same ram page
-    uint64_t second_page; // ram offset of the page that its one instruction ends in, or NO_PAGE
     uint32_t second_next; // next block that ends in that page
+    uint16_t length;      // guest bytes
+    uint16_t boundaries;
+    uint16_t relocs;
+    bool dead;
+    bool fixed;  // cannot be copied to another address
+    bool checks; // its own bytes whenever it is entered: nobody watches them (rewrite.c)
+    bool shares; // has shared checks: leaves after accesses that may have waited
 };
 
 // One page of RAM with guest code.
@@ -318,6 +319,24 @@ struct thunks {
 #define HASH_BITS    18
 #define CONTEXT_SIZE ALIGN_UP(sizeof(struct context), 65536ull)
 
+#define CODE_SIZE  (256 * MiB)
+#define THUNK_SIZE 4096
+#define HALF_SIZE  ((CODE_SIZE - THUNK_SIZE) / 2)
+#define BLOCK_MAX  (1024 * 1024u)
+
+// When the code cache is begun anew (renew.c).
+struct renewal {
+    size_t limit, limit_most; // bytes of a half that may be used
+    int64_t since;            // host time when the present half was begun
+    uint32_t blocks, again;   // translated since; of these, met in the last generation too
+    uint8_t *met;
+    uint8_t generation;
+    // The last half: not given back yet; all vCPUs have passed since; how far it was used.
+    bool busy;
+    _Atomic bool passed;
+    size_t old_used;
+};
+
 struct translator {
     struct cpu_set *set;
     GMutex lock; // translation, links, invalidation
@@ -328,7 +347,8 @@ struct translator {
     uint8_t *code;       // and through its executable one
     size_t code_size;
     size_t used, limit; // bytes of the current half; end of it
-    size_t code_limit;  // bytes of a half that may be used
+    size_t code_at;     // of the code cache in the memory file
+    struct renewal renewal;
     unsigned half;
     struct thunks thunks;
     uint64_t *jumps; // host address by fast_kind and low bits of the guest address, shared by all vCPUs
@@ -370,7 +390,7 @@ void block_kill(struct translator *t, struct block *b);
 struct code_page *code_page_get(struct translator *t, uint64_t ram_page, bool create);
 void translator_written(void *opaque, uint64_t ram_offset, uint64_t length, enum ram_write_phase phase);
 uint32_t code_page_id(struct translator *t, uint64_t page, uint32_t mode, uint64_t ram_page);
-void translator_flush_cache(struct translator *t);
+void translator_forget_blocks(struct translator *t); // nothing finds or enters them any more
 static inline uint32_t host32(const void *p)
 {
     return (uint32_t)(uintptr_t)p;
@@ -392,6 +412,13 @@ void block_stale(struct translator *t, uint32_t index);
 void rewritten_forget(struct translator *t); // all pages go
 // Pages that have been watched by their blocks for long become plain ones again. Without the lock.
 void rewritten_rest(struct translator *t);
+
+// renew.c
+void renewal_init(struct translator *t);
+void renewal_note(struct translator *t, const struct block *b); // translator lock held
+// The code cache is full: an empty half from here on. No lock held; waits for every vCPU.
+void translator_renew(struct translator *t);
+void renewal_finish(struct translator *t); // where renewal.passed is set: when a vCPU has left translated code
 
 // relocate.c: translator lock held.
 void donor_add(struct translator *t, const struct block *b);
