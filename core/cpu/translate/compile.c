@@ -63,10 +63,21 @@ static bool hidden(const struct compiler *c, const struct fact *f)
     return false;
 }
 
+// VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ.
+static bool is_masked_move(const struct guest_insn *i)
+{
+    return i->encoding == ENCODING_VEX && i->map == 2 && i->memory &&
+           ((i->opcode >= 0x2c && i->opcode <= 0x2f) || i->opcode == 0x8c || i->opcode == 0x8e);
+}
+
 // What the mode forbids goes to the interpreter, which raises the right exception.
 static void apply_mode(const struct compiler *c, struct trace_insn *i)
 {
     struct fact *f = &i->fact;
+    if (f->class == FACT_MASKED && is_masked_move(&i->insn)) {
+        f->class = FACT_PLAIN;
+        f->masked = true;
+    }
     if (f->class == FACT_MASKED || (f->class == FACT_PLAIN && hidden(c, f)))
         f->class = FACT_SENSITIVE;
     if (f->class == FACT_PLAIN && f->vector) {
@@ -448,7 +459,8 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
     emit_jmp(e, c->t->thunks.commit);
 }
 
-// A shared check failed: try to fill the TLB and check again, else go on in a translation without sharing.
+// A check of a whole range failed: try to fill the TLB and check again. Else go on in a translation without sharing, or
+// with a masked move in the interpreter, which knows the bytes that count.
 static void emit_share_stub(struct compiler *c, struct stub *s)
 {
     struct emitter *e = &c->e;
@@ -470,6 +482,11 @@ static void emit_share_stub(struct compiler *c, struct stub *s)
     reloc_note(e, RELOC_SLOW);
     emit_bytes(e, &site, sizeof site);
     emit_patch(e, crosses);
+    if (s->kind == STUB_MASKED) {
+        emit_guest_address(e, HOST_A, s->target);
+        emit_jmp(e, c->t->thunks.interpret_saved);
+        return;
+    }
     if (s->live)
         flags_restore_sequence(e);
     emit_align_field(e, 1);
@@ -513,6 +530,7 @@ static void emit_stubs(struct compiler *c)
             emit_system_stub(c, s);
             break;
         case STUB_SHARE:
+        case STUB_MASKED:
             emit_share_stub(c, s);
             break;
         case STUB_LOOKUP: // exit_reason is EXIT_LOOKUP unless set

@@ -18,7 +18,7 @@ struct trace_insn {
     uint16_t live_before, live_after; // status flags
 };
 
-enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP, STUB_SHARE, STUB_STALE };
+enum stub_kind { STUB_SLOW, STUB_LINK, STUB_VECTOR, STUB_SYSTEM, STUB_INTERPRET, STUB_LOOKUP, STUB_SHARE, STUB_MASKED, STUB_STALE };
 
 struct stub {
     uint8_t kind;   // enum stub_kind

@@ -106,6 +106,7 @@ struct fact {
     uint16_t memory_size;                          // bytes
     bool vector;                                   // needs x87, MMX, SSE, AVX state in the processor
     bool x87;                                      // x87 or MMX
+    bool masked;                                   // only elements that a mask lets through touch memory
     bool implicit_memory;                          // touches memory beside the ModRM operand
 };
 

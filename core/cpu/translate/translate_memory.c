@@ -348,10 +348,31 @@ static bool is_locked(const struct guest_insn *i)
     return i->lock || (i->encoding == ENCODING_LEGACY && i->map == 0 && (i->opcode & 0xfe) == 0x86);
 }
 
+// Where all of the operand is plain memory, it does not matter which of its elements the mask lets through.
+static void translate_masked(struct compiler *c)
+{
+    const struct fact *f = &c->i->fact;
+    struct place at = {HOST_A, 0};
+    flags_clobber(c);
+    uint8_t *again = c->e.at;
+    emit_address(c);
+    struct stub *stub = check_inline(c, f->memory_size, f->memory_use);
+    stub->kind = STUB_MASKED;
+    stub->core = again;
+    stub->guest = c->i->offset;
+    stub->target = insn_address(c);
+    emit_op_mem(&c->e, EMIT_W, 0x03, HOST_A, check_entry(c, f->memory_use, offsetof(struct fast_entry, host)));
+    translate_operands(c, &at);
+}
+
 void translate_plain(struct compiler *c)
 {
     const struct guest_insn *i = &c->i->insn;
     const struct fact *f = &c->i->fact;
+    if (f->masked) {
+        translate_masked(c);
+        return;
+    }
     bool memory = f->memory_use != 0;
     if (memory) {
         struct place at = {HOST_A, 0};

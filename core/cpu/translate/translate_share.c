@@ -70,9 +70,9 @@ static bool reach_of(const struct compiler *c, const struct trace_insn *i, struc
     default:
         return false;
     }
-    if (!i->fact.memory_use || !g->memory || g->base == NO_REG || g->base >= 13 || g->index != NO_REG ||
-        g->rip_relative || decode_address_size(g) * 8 != c->bits || g->segment == FS || g->segment == GS ||
-        !i->fact.memory_size || is_bit_string(g))
+    if (!i->fact.memory_use || i->fact.masked || !g->memory || g->base == NO_REG || g->base >= 13 ||
+        g->index != NO_REG || g->rip_relative || decode_address_size(g) * 8 != c->bits || g->segment == FS ||
+        g->segment == GS || !i->fact.memory_size || is_bit_string(g))
         return false;
     r->base = g->base;
     r->from = displacement(i);
