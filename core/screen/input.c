@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The hub between people's events and the devices that take them, and the typist.
 #include "core/screen/input.h"
-#include "core/screen/layout.h"
 
 #include <linux/input-event-codes.h>
 #include <string.h>
@@ -321,12 +320,15 @@ bool input_set_layout(struct input *input, const char *name, GError **error)
     return true;
 }
 
-unsigned input_keysym_to_evdev(struct input *input, uint32_t keysym)
+struct stroke input_keysym(struct input *input, uint32_t keysym)
 {
     enter(input);
-    unsigned code = layout_keysym_to_evdev(input->layout, keysym);
+    struct stroke stroke = layout_keysym(input->layout, keysym);
     leave(input);
-    return code;
+    bool letter = keysym < 0x80 && g_ascii_isalpha(keysym);
+    if (letter && input_leds(input) & 4) // Caps Lock
+        stroke.shift = !stroke.shift;
+    return stroke;
 }
 
 // Sleeps US unless the hub ends. Typing lock held. False: it ends.

@@ -5,6 +5,7 @@
 #define CLOCHE_INPUT_H
 
 #include "core/base/base.h"
+#include "core/screen/layout.h"
 
 struct input;
 
@@ -44,7 +45,8 @@ void input_remove_handler(struct input *input, const struct input_handler *handl
 void input_activate(struct input *input, const struct input_handler *handler);   // the guest's driver took it into use
 void input_deactivate(struct input *input, const struct input_handler *handler); // reset, or its driver let go of it
 // Calls FN for each handler, the ones in use first. Takes the machine lock.
-void input_foreach_handler(struct input *input, void (*fn)(void *opaque, const struct input_handler *handler), void *opaque);
+void input_foreach_handler(struct input *input, void (*fn)(void *opaque, const struct input_handler *handler),
+                           void *opaque);
 
 // Event sources: any thread (these take the machine lock). A repeated press of a key that is down is dropped: keyboards
 // or the guest repeat by themselves.
@@ -63,8 +65,9 @@ bool input_type_text(struct input *input, const char *text, GError **error);
 bool input_typing(struct input *input); // keys of a text are still to come
 // The guest's layout by its X11 name: "us", "de", "ch(fr)". US at first. The error names what is wrong.
 bool input_set_layout(struct input *input, const char *name, GError **error);
-// The key that makes an X11 keysym on the guest's layout (viewers that send symbols, not keys); 0: none.
-unsigned input_keysym_to_evdev(struct input *input, uint32_t keysym);
+// The key that makes an X11 keysym on the guest's layout (viewers that send symbols, not keys), with the modifiers that
+// it takes for a character, by what the guest's Caps Lock shows; evdev 0: none.
+struct stroke input_keysym(struct input *input, uint32_t keysym);
 // LED state from the guest (scroll 1, num 2, caps 4) and listeners to it, called with the machine lock held.
 void input_set_leds(struct input *input, unsigned leds);
 unsigned input_leds(struct input *input);

@@ -202,16 +202,21 @@ unsigned layout_find(const struct layout *layout, gunichar character, struct str
     return 0;
 }
 
-unsigned layout_keysym_to_evdev(const struct layout *layout, uint32_t keysym)
+// Function keys and the keypad's are from 0xfd00 on; 0x0100xxxx is Unicode.
+static bool is_character(uint32_t keysym)
+{
+    return keysym < 0xfd00 || keysym >= 0x01000000;
+}
+
+struct stroke layout_keysym(const struct layout *layout, uint32_t keysym)
 {
     struct stroke stroke;
     if (look_up(layout->keysyms, keysym, &stroke))
-        return stroke.evdev;
-    // A symbol that xkb names differently but that makes the same character: 0x0100xxxx is Unicode, below 0x100
-    // Latin-1.
+        return is_character(keysym) ? stroke : (struct stroke){.evdev = stroke.evdev};
+    // A symbol that xkb names differently but that makes the same character; below 0x100 it is Latin-1.
     uint32_t character = (keysym & 0xff000000) == 0x01000000 ? keysym & 0xffffff : keysym < 0x100 ? keysym : 0;
     if (character && look_up(layout->characters, character, &stroke))
-        return stroke.evdev;
+        return stroke;
     const struct key *key = key_by_keysym(keysym); // keys that the layout does not move
-    return key ? key->evdev : 0;
+    return (struct stroke){.evdev = key ? key->evdev : 0};
 }

@@ -20,6 +20,7 @@ struct layout *layout_new(const char *name, GError **error);
 void layout_free(struct layout *layout);
 // How to type CHARACTER: the number of strokes, 0 when the layout has no way.
 unsigned layout_find(const struct layout *layout, gunichar character, struct stroke strokes[LAYOUT_MAX_STROKES]);
-unsigned layout_keysym_to_evdev(const struct layout *layout, uint32_t keysym); // 0: none
+// The key that makes KEYSYM, with its modifiers where it is a character's; evdev 0: none.
+struct stroke layout_keysym(const struct layout *layout, uint32_t keysym);
 
 #endif

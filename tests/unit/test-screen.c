@@ -408,11 +408,11 @@ START_TEST(typing_on_other_layouts)
     ck_assert(input_type_text(input, "zY@\xc3\xa9\xc3\x9f", NULL));
     wait_typed(input);
     ck_assert_str_eq(events.text->str, "+21 -21 +42 +44 -44 -42 +100 +16 -16 -100 +13 -13 +18 -18 +12 -12 ");
-    ck_assert_uint_eq(input_keysym_to_evdev(input, 'y'), KEY_Z);
-    ck_assert_uint_eq(input_keysym_to_evdev(input, 0xdf), KEY_MINUS);
-    ck_assert_uint_eq(input_keysym_to_evdev(input, 0xff0d), KEY_ENTER);
+    ck_assert_uint_eq(input_keysym(input, 'y').evdev, KEY_Z);
+    ck_assert_uint_eq(input_keysym(input, 0xdf).evdev, KEY_MINUS);
+    ck_assert_uint_eq(input_keysym(input, 0xff0d).evdev, KEY_ENTER);
     ck_assert(input_set_layout(input, "fr", NULL));
-    ck_assert_uint_eq(input_keysym_to_evdev(input, 'a'), KEY_Q);
+    ck_assert_uint_eq(input_keysym(input, 'a').evdev, KEY_Q);
     input_free(input);
     g_string_free(events.text, TRUE);
 }

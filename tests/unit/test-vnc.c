@@ -528,6 +528,41 @@ START_TEST(keys_and_pointer)
 }
 END_TEST
 
+static void tap(struct client *c, uint32_t keysym)
+{
+    send_key(c, true, keysym);
+    send_key(c, false, keysym);
+}
+
+// Symbols whose modifier the viewer leaves out come out as what they are; shortcuts and other keys get none.
+START_TEST(symbols_bring_their_modifiers)
+{
+    struct client c;
+    start("", NULL);
+    hello(&c);
+    tap(&c, 'A');
+    ck_assert(seen("+42 +30 -42 -30 "));
+    tap(&c, '!');
+    ck_assert(seen("+42 +2 -42 -2 "));
+    tap(&c, 0xffb7); // 7 of the keypad
+    ck_assert(seen("+71 -71 "));
+    send_key(&c, true, 0xffe1); // Shift
+    tap(&c, 'A');
+    send_key(&c, false, 0xffe1);
+    ck_assert(seen("+42 +30 -30 -42 "));
+    send_key(&c, true, 0xffe3); // Control
+    tap(&c, 'A');
+    send_key(&c, false, 0xffe3);
+    ck_assert(seen("+29 +30 -30 -29 "));
+    input_set_leds(input, 4); // Caps Lock
+    tap(&c, 'A');
+    tap(&c, 'a');
+    ck_assert(seen("+30 -30 +42 +30 -42 -30 "));
+    input_set_leds(input, 0);
+    bye(&c);
+}
+END_TEST
+
 static bool wait_clipboard(const char *text)
 {
     for (unsigned i = 0; i < 300; i++) {
@@ -790,6 +825,7 @@ int main(void)
     tcase_add_test(tcase, sizes_in_both_directions);
     tcase_add_test(tcase, cursors_and_leds);
     tcase_add_test(tcase, keys_and_pointer);
+    tcase_add_test(tcase, symbols_bring_their_modifiers);
     tcase_add_test(tcase, clipboards);
     tcase_add_test(tcase, passwords);
     tcase_add_test(tcase, addresses);

@@ -92,10 +92,29 @@ static void press(struct session *session, unsigned code, bool down)
     note_input(session->server);
 }
 
+// With Ctrl, Alt or Super it is a shortcut, not a character.
+static bool is_shortcut(const struct session *session)
+{
+    static const uint16_t held[] = {KEY_LEFTCTRL, KEY_RIGHTCTRL, KEY_LEFTALT, KEY_LEFTMETA, KEY_RIGHTMETA};
+    for (unsigned i = 0; i < G_N_ELEMENTS(held); i++)
+        if (session->keys[held[i]])
+            return true;
+    return false;
+}
+
+// A viewer that sends symbols may leave out the modifier that makes one: it is held for the key's press.
 static void on_keysym(rfbBool down, rfbKeySym keysym, rfbClientPtr cl)
 {
     struct session *session = cl->clientData;
-    press(session, input_keysym_to_evdev(session->server->input, keysym), down);
+    const struct stroke stroke = input_keysym(session->server->input, keysym);
+    bool adds = down && !is_shortcut(session);
+    bool shift = adds && stroke.shift && !session->keys[KEY_LEFTSHIFT] && !session->keys[KEY_RIGHTSHIFT];
+    bool altgr = adds && stroke.altgr && !session->keys[KEY_RIGHTALT];
+    press(session, shift ? KEY_LEFTSHIFT : 0, true);
+    press(session, altgr ? KEY_RIGHTALT : 0, true);
+    press(session, stroke.evdev, down);
+    press(session, altgr ? KEY_RIGHTALT : 0, false);
+    press(session, shift ? KEY_LEFTSHIFT : 0, false);
 }
 
 static void release_keys(struct session *session)
