@@ -109,9 +109,44 @@ static JsonObject *present_pixels(struct display_view *view, int *fd)
     return data;
 }
 
+static void emit_damage(struct display_view *view, const struct damage *damage)
+{
+    JsonArray *list = json_array_new();
+    for (unsigned i = 0; i < damage->count; i++) {
+        const struct rectangle *r = &damage->rectangles[i];
+        const int values[] = {r->x, r->y, r->width, r->height};
+        JsonArray *entry = json_array_new();
+        for (unsigned n = 0; n < 4; n++)
+            json_array_add_int_element(entry, values[n]);
+        json_array_add_array_element(list, entry);
+    }
+    JsonObject *data = json_object_new();
+    json_object_set_int_member(data, "head", view->head);
+    json_object_set_array_member(data, "rectangles", list);
+    qmp_client_emit(view->client, "X_CLOCHE_DISPLAY_DAMAGE", qmp_node_object(data), NULL, 0);
+}
+
+// A guest that flips between buffers of one size shows other pixels with each frame: the client keeps the memory that
+// it has, where they are copied to.
+static bool flipped(struct display_view *view)
+{
+    struct pixels *pixels = surface_pixels(view->surface);
+    bool same = view->shadow && pixels->memfd < 0 && pixels->width == view->shadow->width &&
+                pixels->height == view->shadow->height;
+    if (same) {
+        struct damage all = {.count = 1, .rectangles = {{0, 0, pixels->width, pixels->height}}};
+        copy_pixels(view->shadow, pixels, &all.rectangles[0]);
+        emit_damage(view, &all);
+    }
+    pixels_unref(pixels);
+    return same;
+}
+
 static void send_resized(struct display_view *view)
 {
     int fd;
+    if (flipped(view))
+        return;
     JsonObject *data = present_pixels(view, &fd);
     if (fd >= 0)
         qmp_client_emit(view->client, "X_CLOCHE_DISPLAY_RESIZE", qmp_node_object(data), &fd, 1);
@@ -134,19 +169,7 @@ static void send_damage(struct display_view *view)
                 copy_pixels(view->shadow, pixels, &damage.rectangles[i]);
         pixels_unref(pixels);
     }
-    JsonArray *list = json_array_new();
-    for (unsigned i = 0; i < damage.count; i++) {
-        const struct rectangle *r = &damage.rectangles[i];
-        const int values[] = {r->x, r->y, r->width, r->height};
-        JsonArray *entry = json_array_new();
-        for (unsigned n = 0; n < 4; n++)
-            json_array_add_int_element(entry, values[n]);
-        json_array_add_array_element(list, entry);
-    }
-    JsonObject *data = json_object_new();
-    json_object_set_int_member(data, "head", view->head);
-    json_object_set_array_member(data, "rectangles", list);
-    qmp_client_emit(view->client, "X_CLOCHE_DISPLAY_DAMAGE", qmp_node_object(data), NULL, 0);
+    emit_damage(view, &damage);
 }
 
 // The cursor's picture in memory of its own (premultiplied ARGB, width * 4 bytes a row).

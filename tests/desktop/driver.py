@@ -15,10 +15,11 @@ os.environ.setdefault("NO_AT_BRIDGE", "0")
 
 
 class Session:
-    """A throw-away desktop: HOME, XDG folders, X server, window manager, session bus. Use as a context manager."""
+    """A throw-away desktop: HOME, XDG folders, X server, window manager, session bus. Use as a context manager. TEXT: how
+    much larger than usual the letters are."""
 
-    def __init__(self, size="1280x900x24", scale=1, theme=None):
-        self.size, self.scale, self.theme = size, scale, theme
+    def __init__(self, size="1280x900x24", scale=1, theme=None, text=1):
+        self.size, self.scale, self.theme, self.text = size, scale, theme, text
         self.processes = []
 
     def __enter__(self):
@@ -32,6 +33,7 @@ class Session:
                    GSETTINGS_BACKEND="memory", GTK_A11Y="atspi")
         if self.theme:
             env["GTK_THEME"] = self.theme
+        env["GDK_DPI_SCALE"] = str(self.text)
         self._start_x()
         self._start_bus()
         self.start(["openbox", "--sm-disable"])

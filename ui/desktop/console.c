@@ -163,8 +163,8 @@ static void fit_window(ClocheConsole *self)
         gtk_widget_get_preferred_height(bars[i], NULL, &around);
         bars_height += around;
     }
-    int wide = CLAMP((int)width / factor + 2, 400, room.width * 9 / 10);
-    int high = CLAMP((int)height / factor + bars_height + 8, 300, room.height * 9 / 10), x, y;
+    int wide = CLAMP(((int)width + factor - 1) / factor, 400, room.width * 9 / 10);
+    int high = CLAMP(((int)height + factor - 1) / factor + bars_height, 300, room.height * 9 / 10), x, y;
     gtk_window_resize(window, wide, high);
     gtk_window_get_position(window, &x, &y);
     if (x + wide > room.x + room.width || y + high > room.y + room.height)

@@ -36,15 +36,25 @@ static double full_scale(ClocheGraph *self)
     return full > 0 ? full : 1;
 }
 
+// The theme's own colour, brought nearer to that of the text: it is made for backgrounds, and dark on a dark theme.
+static GdkRGBA line_color(GtkStyleContext *style)
+{
+    GdkRGBA text, color;
+    gtk_style_context_get_color(style, gtk_style_context_get_state(style), &text);
+    if (!gtk_style_context_lookup_color(style, "theme_selected_bg_color", &color))
+        return text;
+    double nearer = text.red + text.green + text.blue > 1.5 ? .5 : 0; // light text: a dark theme
+    return (GdkRGBA){color.red + (text.red - color.red) * nearer, color.green + (text.green - color.green) * nearer,
+                     color.blue + (text.blue - color.blue) * nearer, 1};
+}
+
 static gboolean graph_draw(GtkWidget *widget, cairo_t *cr)
 {
     ClocheGraph *self = CLOCHE_GRAPH(widget);
     GtkStyleContext *style = gtk_widget_get_style_context(widget);
     double wide = gtk_widget_get_allocated_width(widget), high = gtk_widget_get_allocated_height(widget);
     gtk_render_background(style, cr, 0, 0, wide, high);
-    GdkRGBA color;
-    if (!gtk_style_context_lookup_color(style, "theme_selected_bg_color", &color))
-        gtk_style_context_get_color(style, gtk_style_context_get_state(style), &color);
+    GdkRGBA color = line_color(style);
     double full = full_scale(self), step = wide / (SAMPLES - 1);
     if (self->count > 1) {
         cairo_move_to(cr, wide - (self->count - 1) * step, high);

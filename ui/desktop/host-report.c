@@ -12,9 +12,7 @@ static const struct {
 } engine_texts[] = {
     {"kvm", N_("Machines run on the processor's virtualization (KVM), at full speed."),
      N_("Hardware virtualization is not used. %s")},
-    {"translate",
-     N_("Machines run translated: guest code is made into code for this processor as it runs, close to its "
-        "full speed."),
+    {"translate", N_("Machines run translated: guest code is made into code for this processor as it runs."),
      N_("Translation is not used. %s")},
     {"interpret", N_("Machines run interpreted, step by step, which is slow."), N_("Interpretation is not used. %s")},
 };
