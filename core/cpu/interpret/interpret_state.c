@@ -9,17 +9,27 @@
 #define AVX_OFFSET    576u
 #define LEGACY_HEADER 160u // before the XMM registers
 
-static bool area_writable(struct vcpu *v, uint64_t linear, unsigned size)
+static bool byte_writable(struct vcpu *v, uint64_t linear)
 {
-    uint64_t last = linear + size - 1;
-    return linear_probe_write(v, last, 1) && linear_probe_write(v, linear, 1);
+    return linear_host_write(v, linear, 1) || linear_probe_write(v, linear, 1);
 }
 
+static bool area_writable(struct vcpu *v, uint64_t linear, unsigned size)
+{
+    return byte_writable(v, linear + size - 1) && byte_writable(v, linear);
+}
+
+// Plain memory page by page, anything else by eight bytes.
 static bool area_store(struct vcpu *v, uint64_t linear, const void *data, unsigned size)
 {
-    for (unsigned k = 0; k < size; k += 8)
-        if (!linear_store(v, linear + k, (const uint8_t *)data + k, 8))
+    for (unsigned k = 0, n; k < size; k += n) {
+        n = (unsigned)MIN(size - k, PAGE_SIZE - ((linear + k) & ~PAGE_MASK));
+        void *host = linear_host_write(v, linear + k, 8);
+        if (host)
+            memcpy(host, (const uint8_t *)data + k, n);
+        else if (!linear_store(v, linear + k, (const uint8_t *)data + k, n = 8))
             return false;
+    }
     return true;
 }
 
@@ -28,9 +38,14 @@ static bool area_load(struct vcpu *v, uint64_t linear, void *data, unsigned size
     uint8_t last; // looked at first
     if (!linear_load(v, linear + size - 1, &last, 1))
         return false;
-    for (unsigned k = 0; k < size; k += 8)
-        if (!linear_load(v, linear + k, (uint8_t *)data + k, 8))
+    for (unsigned k = 0, n; k < size; k += n) {
+        n = (unsigned)MIN(size - k, PAGE_SIZE - ((linear + k) & ~PAGE_MASK));
+        const void *host = linear_host_read(v, linear + k, 8);
+        if (host)
+            memcpy((uint8_t *)data + k, host, n);
+        else if (!linear_load(v, linear + k, (uint8_t *)data + k, n = 8))
             return false;
+    }
     return true;
 }
 
@@ -155,11 +170,12 @@ static uint64_t requested(const struct vcpu *v)
 
 static bool all_zero(const void *data, size_t size)
 {
-    const uint8_t *p = data;
-    for (size_t k = 0; k < size; k++)
-        if (p[k])
-            return false;
-    return true;
+    uint64_t any = 0, word;
+    for (size_t k = 0; k < size; k += sizeof word) {
+        memcpy(&word, (const uint8_t *)data + k, sizeof word);
+        any |= word;
+    }
+    return !any;
 }
 
 // XINUSE: components that are not in their initial state.
