@@ -392,9 +392,21 @@ static insn_maker *const makers[] = {insn_alu,   insn_alu,   insn_alu_imm,  insn
                                      insn_shift, insn_unary, insn_two_byte, insn_bmi,       insn_lea, insn_stack,
                                      insn_sse,   insn_sse,   insn_flags,    insn_high_byte, insn_bits};
 
+// A division by zero, for sequences that may fault; rare.
+static void insn_divide(bool memory)
+{
+    if (pick(4)) {
+        insn_mov(memory);
+        return;
+    }
+    put(0xb9); // mov ecx, 0
+    put32(0);
+    operand_insn(0, pick(2), 0xf7, 6 + pick(2), false, RCX, false);
+}
+
 // Of these the flags are defined, but for AF of AND, OR and XOR, which nothing here looks at.
-static insn_maker *const defined[] = {insn_alu, insn_alu, insn_alu_imm, insn_mov,       insn_mov,
-                                      insn_lea, insn_sse, insn_extend,  insn_high_byte, insn_stack};
+static insn_maker *const defined[] = {insn_alu, insn_alu,    insn_alu_imm,   insn_mov,   insn_mov,   insn_lea,
+                                      insn_sse, insn_extend, insn_high_byte, insn_stack, insn_divide};
 
 static insn_maker *const in_segments[] = {insn_alu,   insn_alu,   insn_alu_imm, insn_alu_imm,   insn_mov,
                                           insn_mov,   insn_lea,   insn_sse,     insn_extend,    insn_high_byte,

@@ -24,7 +24,8 @@ const uint8_t *random_indexes(unsigned bits);
 unsigned random_code_segmented(unsigned bits, bool vex, uint8_t code[RANDOM_CODE_MAX]); // BITS: 16 or 32
 // 2 to 40 instructions. Returns the bytes.
 unsigned random_code(unsigned bits, uint8_t code[RANDOM_CODE_MAX]);
-// The same without what leaves flags undefined (but for AF, which is never read): any two engines must agree.
+// The same without what leaves flags undefined (but for AF, which is never read): any two engines must agree. Some
+// divide by zero.
 unsigned random_code_defined(unsigned bits, uint8_t code[RANDOM_CODE_MAX]);
 
 #endif

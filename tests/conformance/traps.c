@@ -125,12 +125,12 @@ static void prepare(struct guest *g, uint64_t number, enum way way, unsigned bit
     vcpu_flush_tlb(v);
 }
 
-// What the handler finds in the status flags of the frame may be what nobody would have read.
+// What the handler of a memory fault finds in the status flags of the frame may be what nobody would have read.
 static void clean_frame(struct guest *g)
 {
     struct vcpu *v = g->set->vcpu[0];
     unsigned vector = (unsigned)(v->rip - HANDLERS) / 16;
-    if (v->rip < HANDLERS || v->rip >= HANDLERS + 32 * 16)
+    if (v->rip < HANDLERS || v->rip >= HANDLERS + 32 * 16 || vector == EXCEPTION_DE)
         return;
     bool error = vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
     uint64_t *flags = guest_memory(g, v->gpr[RSP] + (error ? 24 : 16));

@@ -397,6 +397,8 @@ void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *byt
     if (z.mnemonic == ZYDIS_MNEMONIC_BSF || z.mnemonic == ZYDIS_MNEMONIC_BSR)
         f->reg_use |= USE_READ; // keeps its value when the source is zero
     flag_facts(f, &z);
+    if (z.mnemonic == ZYDIS_MNEMONIC_DIV || z.mnemonic == ZYDIS_MNEMONIC_IDIV)
+        f->flags_read = FLAGS_STATUS; // by the handler of a division error
     if (i->encoding == ENCODING_LEGACY && i->map == 0 && (i->opcode & 0xfc) == 0xa0) { // MOV with an absolute offset
         f->implicit_memory = false;
         f->memory_use = i->opcode & 2 ? USE_WRITE : USE_READ;
