@@ -208,7 +208,7 @@ class App:
     def click(self, session, node, button=1):
         """A real click in the middle of the control."""
         e = node.get_component_iface().get_extents(self.atspi.CoordType.SCREEN)
-        session.click(e.x + e.width // 2, e.y + e.height // 2, button)
+        session.click((e.x + e.width // 2) * session.scale, (e.y + e.height // 2) * session.scale, button)
 
     def set_text(self, node, text):
         node.get_editable_text_iface().set_text_contents(text)
