@@ -28,6 +28,7 @@ static void half_start(struct translator *t, unsigned half)
 {
     t->half = half;
     t->used = half_at(half);
+    t->populated = t->used & PAGE_MASK;
     t->limit = t->used + MIN(HALF_SIZE, t->renewal.limit);
     t->block_first = t->block_count = half * (BLOCK_MAX / 2);
     t->block_limit = t->block_first + BLOCK_MAX / 2;
@@ -114,7 +115,7 @@ void translator_renew(struct translator *t)
     bool mine = !r->busy;
     if (mine) {
         r->busy = true;
-        r->old_used = t->used;
+        r->old_used = MAX(t->used, t->populated);
         limit_adapt(r);
         translator_forget_blocks(t);
         half_start(t, !t->half);

@@ -347,6 +347,7 @@ struct translator {
     uint8_t *code;       // and through its executable one
     size_t code_size;
     size_t used, limit; // bytes of the current half; end of it
+    size_t populated;   // up to here the host was asked for memory
     size_t code_at;     // of the code cache in the memory file
     struct renewal renewal;
     unsigned half;
