@@ -54,6 +54,7 @@ static gboolean write_definition(const char *folder, const struct machine_plan *
         {"Network net0", "backend", "user"},
         {"Network net0", "card", "e1000"},             // every system has a driver for it
         {"Device tablet0", "device", "virtio-tablet"}, // no grab where the guest has a driver, else the PS/2 mouse
+        {"Device agent0", "device", "spice-agent"},    // the clipboard, once the guest runs spice-vdagent
     };
     for (guint i = 0; i < G_N_ELEMENTS(entries); i++)
         if (entries[i].text && *entries[i].text &&
