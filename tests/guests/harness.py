@@ -43,6 +43,8 @@ class Guest:
         command = [os.environ.get("CLOCHE_VM", "./cloche-vm"), "--engine", self.engine]
         if serial:
             command += ["--serial", serial]
+        if "GUEST_CPUS" in os.environ and "--cpus" not in arguments:
+            command += ["--cpus", os.environ["GUEST_CPUS"]]
         self.run(command + [str(a) for a in arguments])
 
     def run(self, command):
