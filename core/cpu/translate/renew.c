@@ -13,11 +13,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <time.h>
 
-#define LIMIT_FIRST (24 * MiB)
-#define FULL_SOON   (G_USEC_PER_SEC / 2)  // full again within this: the limit is doubled, if it was the same code
-#define FULL_LATE   (60 * G_USEC_PER_SEC) // not within this: halved
-#define MET_BITS    20
+#define LIMIT_FIRST (20 * MiB)
+// Processor time, which a busy host does not stretch.
+#define FULL_SOON  25000000ll    // per MiB: full again within this, the limit is doubled, if it was the same code
+#define FULL_LATE  20000000000ll // not within this: halved
+#define MET_BITS   20
+#define MET_LATELY 8 // generations
+
+static int64_t processor_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
 
 static size_t half_at(unsigned half)
 {
@@ -33,7 +43,7 @@ static void half_start(struct translator *t, unsigned half)
     t->block_first = t->block_count = half * (BLOCK_MAX / 2);
     t->block_limit = t->block_first + BLOCK_MAX / 2;
     t->renewal.blocks = t->renewal.again = 0;
-    t->renewal.since = g_get_monotonic_time();
+    t->renewal.since = processor_time();
 }
 
 void renewal_init(struct translator *t)
@@ -49,21 +59,21 @@ void renewal_init(struct translator *t)
     half_start(t, 0);
 }
 
-// Was this code in the last generation too? One byte per hash holds the last generation that met it.
+// Was this code met lately? One byte per hash holds the last generation that met it.
 void renewal_note(struct translator *t, const struct block *b)
 {
     struct renewal *r = &t->renewal;
     uint64_t key = (b->ram_page | (b->address & ~PAGE_MASK)) * 0x9e3779b97f4a7c15ull;
     uint8_t *met = &r->met[key >> (64 - MET_BITS)];
     r->blocks++;
-    r->again += *met && *met == (uint8_t)(r->generation - 1);
+    r->again += *met && *met != r->generation && (uint8_t)(r->generation - *met) <= MET_LATELY;
     *met = r->generation;
 }
 
 static void limit_adapt(struct renewal *r)
 {
-    int64_t took = g_get_monotonic_time() - r->since;
-    if (took < FULL_SOON && r->again > r->blocks / 2)
+    int64_t took = processor_time() - r->since;
+    if (took < FULL_SOON * (int64_t)(r->limit / MiB) && r->again > r->blocks / 4 * 3)
         r->limit = MIN(r->limit * 2, r->limit_most);
     else if (took > FULL_LATE)
         r->limit = MAX(r->limit / 2, MIN(LIMIT_FIRST, r->limit_most));

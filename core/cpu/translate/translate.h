@@ -327,8 +327,8 @@ struct thunks {
 // When the code cache is begun anew (renew.c).
 struct renewal {
     size_t limit, limit_most; // bytes of a half that may be used
-    int64_t since;            // host time when the present half was begun
-    uint32_t blocks, again;   // translated since; of these, met in the last generation too
+    int64_t since;            // processor time when the present half was begun
+    uint32_t blocks, again;   // translated since; of these, met in the last few generations too
     uint8_t *met;
     uint8_t generation;
     // The last half: not given back yet; all vCPUs have passed since; how far it was used.
