@@ -81,7 +81,7 @@ void vcpu_reset(struct vcpu *vcpu)
     lapic_reset(vcpu->lapic, false);
     vcpu->tsc_offset = 0;
     vcpu->tsc_offset = 0 - vcpu_read_tsc(vcpu);
-    atomic_store(&vcpu->attention, 0);
+    atomic_fetch_and(&vcpu->attention, (uint32_t)ATTENTION_STOP); // asked for by another thread
 }
 
 void vcpu_sipi(struct vcpu *vcpu, uint8_t vector)

@@ -160,8 +160,8 @@ static void lock_wait_end(void *opaque)
 // ---- The loop ----
 static void serve_signals(struct vcpu *v)
 {
-    uint32_t bits = atomic_fetch_and(
-        &v->attention, ~(uint32_t)(ATTENTION_STOP | ATTENTION_INIT | ATTENTION_SIPI | ATTENTION_RESET | ATTENTION_SMI));
+    uint32_t bits =
+        atomic_fetch_and(&v->attention, ~(uint32_t)(ATTENTION_INIT | ATTENTION_SIPI | ATTENTION_RESET | ATTENTION_SMI));
     if (bits & ATTENTION_RESET)
         vcpu_reset(v);
     if (bits & ATTENTION_INIT)
@@ -241,6 +241,8 @@ static bool wait_for_run(struct vcpu_thread *t)
         g_cond_wait(&t->run_changed, &t->lock);
     }
     bool go = !t->quit;
+    // Together with the look at `run`: a stop that is asked for from here on is seen by the engine.
+    atomic_fetch_and(&t->vcpu->attention, ~(uint32_t)ATTENTION_STOP);
     if (go && t->parked) {
         t->parked = false;
         if (t->vcpu->engine->state_in)

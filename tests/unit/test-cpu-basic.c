@@ -123,6 +123,23 @@ START_TEST(scan_fault_flags)
 }
 END_TEST
 
+// A pause that is asked for while the thread starts to run is not lost.
+START_TEST(pauses)
+{
+    struct guest *g = guest_new(engine_names[_i], 1);
+    LOAD(g, 0x10000, 0xff, 0xc0, 0xeb, 0xfc); // inc eax; jmp back
+    guest_start_long(g, 0x10000);
+    for (unsigned n = 0; n < 20000; n++) {
+        cpu_set_resume(g->set);
+        for (volatile unsigned k = 0; k < n % 1000 * 20; k++) {
+        }
+        cpu_set_pause(g->set); // comes back
+    }
+    ck_assert_uint_eq(g->set->vcpu[0]->rip & ~2ull, 0x10000);
+    guest_free(g);
+}
+END_TEST
+
 START_TEST(apic_modes)
 {
     struct guest *g = guest_new("interpret", 1);
@@ -205,6 +222,7 @@ int main(void)
     tcase_add_test(tc, self_modifying);
     tcase_add_test(tc, device_memory);
     tcase_add_test(tc, string_override);
+    tcase_add_loop_test(tc, pauses, 0, G_N_ELEMENTS(engine_names));
     tcase_add_loop_test(tc, scan_fault_flags, 0, 2 * G_N_ELEMENTS(engine_names));
     tcase_add_test(tc, apic_modes);
     tcase_add_test(tc, time_stamp_counter);
