@@ -64,6 +64,7 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
 
 void translator_forget_blocks(struct translator *t)
 {
+    __atomic_store_n(&t->generation, t->generation + 1, __ATOMIC_SEQ_CST); // before the jumps: see translate_lookup()
     memset(t->hash, 0, sizeof t->hash);
     for (unsigned i = 0; i < FAST_KINDS << JUMP_BITS; i++)
         __atomic_store_n(&t->jumps[i], (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
@@ -71,7 +72,6 @@ void translator_forget_blocks(struct translator *t)
     g_hash_table_remove_all(t->pages);
     if (t->ids)
         g_hash_table_remove_all(t->ids);
-    t->generation++;
     fetch_slots_forget(t);
     donors_forget(t);
 }

@@ -394,7 +394,10 @@ uint64_t translate_lookup(struct context *c, uint64_t address)
     uint64_t *jumps = jump_table(t, c->mode & MODE_USER ? FAST_USER : c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL);
     uint64_t *jump = &jumps[address & ((1u << JUMP_BITS) - 1)];
     __atomic_store_n(jump, (uint64_t)(uintptr_t)b->indirect, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&b->dead, __ATOMIC_SEQ_CST)) // block_kill() may have looked before
+    // block_kill() may have looked before, or the cache may have been begun anew: the table must not lead to memory
+    // that the host takes back. This processor may still go there, it is inside.
+    if (__atomic_load_n(&b->dead, __ATOMIC_SEQ_CST) ||
+        __atomic_load_n(&t->generation, __ATOMIC_SEQ_CST) != atomic_load(&c->inside))
         __atomic_store_n(jump, (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
     return (uintptr_t)b->host;
 }
