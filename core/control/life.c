@@ -9,6 +9,7 @@
 #include <glib/gstdio.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -105,6 +106,7 @@ struct machine_starter {
     GPid pid;
     GSource *child, *poll;
     int64_t deadline;
+    int fd; // of the control socket, -1: not connected
     bool ended;
     machine_started_fn *done;
     void *opaque;
@@ -130,6 +132,8 @@ void machine_starter_free(struct machine_starter *starter)
             g_source_destroy(*sources[i]);
             g_source_unref(*sources[i]);
         }
+    if (starter->fd >= 0)
+        close(starter->fd);
     g_unlink(starter->output);
     g_free(starter->folder);
     g_free(starter->socket);
@@ -145,12 +149,26 @@ static void finish(struct machine_starter *starter, const GError *error)
     done(opaque, error);
 }
 
+// The socket is there before the machine is: a saved state may still fail to load. The greeting comes once it runs.
+static bool greeted(struct machine_starter *starter)
+{
+    char byte;
+    if (starter->fd < 0)
+        starter->fd = transport_connect(starter->socket, NULL);
+    if (starter->fd < 0)
+        return false;
+    ssize_t got = recv(starter->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) { // the one that ended before
+        close(starter->fd);
+        starter->fd = -1;
+    }
+    return got > 0;
+}
+
 static gboolean poll_socket(gpointer data)
 {
     struct machine_starter *starter = data;
-    int fd = transport_connect(starter->socket, NULL);
-    if (fd >= 0) {
-        close(fd);
+    if (greeted(starter)) {
         finish(starter, NULL);
         return G_SOURCE_REMOVE;
     }
@@ -228,6 +246,7 @@ struct machine_starter *machine_start_process(const char *folder, const char *uu
         return NULL;
     }
     struct machine_starter *starter = g_new0(struct machine_starter, 1);
+    starter->fd = -1;
     starter->folder = g_strdup(folder);
     starter->socket = g_build_filename(runtime, "control", NULL);
     starter->done = done;
