@@ -717,6 +717,7 @@ void lapic_to_page(struct lapic *lapic, uint32_t page[LAPIC_PAGE_WORDS])
         page[(0x18 + n) * 4] = lapic->tmr[n];
         page[(0x20 + n) * 4] = lapic->irr[n];
     }
+    memset(lapic->irr, 0, sizeof lapic->irr); // what is pending is the kernel's to deliver, once
     page[0x02 * 4] = (x2apic(lapic) ? lapic->vcpu->apic_id : lapic->id) << 24;
     page[0x03 * 4] = 0x14 | (LVT_COUNT - 1) << 16;
     page[0x30 * 4] = (uint32_t)lapic->icr;
