@@ -201,7 +201,7 @@ static bool take_update(int fd, uint8_t *pixels)
 }
 
 struct good {
-    _Atomic bool quit, failed;
+    _Atomic bool quit, gone, failed; // to the client; from it; it was cut off
 };
 
 static void *good_client(void *opaque)
@@ -222,6 +222,7 @@ static void *good_client(void *opaque)
         good_updates += fine;
     }
     good->failed = !fine;
+    good->gone = true;
     close(fd);
     return NULL;
 }
@@ -234,11 +235,12 @@ const char *__lsan_default_suppressions(void)
 }
 
 // ---- The guest ----
+// Paints as long as the good client waits for an update.
 static void *guest(void *opaque)
 {
     struct good *good = opaque;
     g_autoptr(GRand) rand = g_rand_new_with_seed(7);
-    while (!good->quit) {
+    while (!good->gone) {
         if (g_rand_int_range(rand, 0, 50) == 0)
             surface_resize(surface, g_rand_int_range(rand, 1, 900), g_rand_int_range(rand, 1, 700));
         struct pixels *pixels = surface_pixels(surface);
@@ -306,7 +308,7 @@ int main(int argc, char **argv)
     struct vnc_server *server = vnc_server_new(screen, input, &options, &error);
     if (!server)
         g_error("%s", error->message);
-    struct good good = {false, false};
+    struct good good = {false};
     GThread *client = g_thread_new("good", good_client, &good), *painter = g_thread_new("guest", guest, &good);
     rage(rand, server, g_get_monotonic_time() + seconds * G_USEC_PER_SEC, &good);
     good.quit = true;
