@@ -368,6 +368,88 @@ START_TEST(interpreted)
 }
 END_TEST
 
+// Processors that change their own next instruction in one page at the same time, page after page: what one of them
+// does to the page's translations while another runs there must not hide that one's own writes from it.
+#define NEIGHBOUR_PAGES 0x100000u
+#define NEIGHBOUR_COUNT 200u
+extern const uint8_t neighbours[], neighbours_end[], neighbour_slots[], neighbour_slots_end[];
+__asm__(".pushsection .rodata\n"
+        ".globl neighbours, neighbours_end, neighbour_slots, neighbour_slots_end\n"
+        "neighbours:\n"
+        "  mov %rdi, %r15\n"
+        "  shl $6, %r15\n"
+        "  add $0x100000, %r15\n"
+        "  mov $200, %ebp\n"
+        "  xor %ebx, %ebx\n"
+        "  xor %r14d, %r14d\n"
+        "1: add 0x20010, %r14d\n"
+        "  lock incl 0x20014\n"
+        "2: pause\n"
+        "  cmp 0x20014, %r14d\n"
+        "  ja 2b\n"
+        "  mov $12, %ecx\n"
+        "3: call *%r15\n"
+        "  cmp %ebx, %eax\n"
+        "  je 4f\n"
+        "  lock incl 0x2000c\n"
+        "4: dec %ecx\n"
+        "  jnz 3b\n"
+        "  add $0x1000, %r15\n"
+        "  dec %ebp\n"
+        "  jnz 1b\n"
+        "  lock incl 0x20008\n"
+        "  test %edi, %edi\n"
+        "  jnz 6f\n"
+        "5: pause\n"
+        "  mov 0x20008, %eax\n"
+        "  cmp 0x20010, %eax\n"
+        "  jne 5b\n"
+        "  out %al, $0xf4\n"
+        "6: pause\n"
+        "  jmp 6b\n"
+        "neighbours_end:\n"
+        ".balign 64\n"
+        "neighbour_slots:\n"
+        ".rept 4\n"
+        "0: inc %ebx\n"
+        "  mov %ebx, 1f-4(%rip)\n"
+        "  mov $0, %eax\n"
+        "1: ret\n"
+        ".balign 64, 0xcc\n"
+        ".endr\n"
+        "neighbour_slots_end:\n"
+        ".popsection\n");
+
+static void neighbouring(const char *engine, unsigned cpus)
+{
+    struct guest *g = guest_new(engine, cpus);
+    guest_load(g, CODE, neighbours, (size_t)(neighbours_end - neighbours));
+    guest_start_long(g, CODE);
+    for (unsigned n = 0; n < NEIGHBOUR_COUNT; n++)
+        guest_load(g, NEIGHBOUR_PAGES + n * 0x1000, neighbour_slots, (size_t)(neighbour_slots_end - neighbour_slots));
+    memcpy(guest_memory(g, DATA + 16), &cpus, 4);
+    for (unsigned n = 0; n < cpus; n++)
+        start(g, n);
+    ck_assert_msg(guest_run(g, 100), "%s, %u processors: no end", engine, cpus);
+    uint32_t data[6];
+    memcpy(data, guest_memory(g, DATA), sizeof data);
+    ck_assert_uint_eq(data[3], 0);
+    ck_assert_uint_eq(data[2], cpus);
+    guest_free(g);
+}
+
+START_TEST(neighbours_translated)
+{
+    neighbouring("translate", 1u << _i);
+}
+END_TEST
+
+START_TEST(neighbours_interpreted)
+{
+    neighbouring("interpret", 1u << _i);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("changing code");
@@ -375,6 +457,8 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, translated, 0, 3);
     tcase_add_loop_test(t, interpreted, 0, 3);
+    tcase_add_loop_test(t, neighbours_translated, 1, 2);
+    tcase_add_loop_test(t, neighbours_interpreted, 1, 2);
     tcase_add_test(t, patches_agree);
     tcase_add_test(t, aliases_translated);
     tcase_add_test(t, aliases_interpreted);

@@ -16,9 +16,23 @@ bool page_rewritten(struct translator *t, uint64_t ram_page)
     return page && page->rewritten;
 }
 
+// Other processors may be inside a block that dies. Their next write to its page goes the slow way, as the page was
+// watched, and finds that they are to leave behind that instruction: the one that follows may be what they wrote.
+static void others_leave(struct translator *t)
+{
+    const struct vcpu *current = vcpu_current();
+    for (unsigned n = 0; n < t->set->count; n++) {
+        struct context *c = t->set->vcpu[n] == current ? NULL : t->set->vcpu[n]->engine_state;
+        if (c)
+            atomic_store(&c->kicked, 1);
+    }
+}
+
 unsigned page_forget(struct translator *t, struct code_page *page)
 {
     unsigned killed = 0;
+    if (page->first_block || page->first_tail)
+        others_leave(t);
     for (uint32_t i = page->first_block; i; i = t->blocks[i - 1].page_next, killed++)
         block_kill(t, &t->blocks[i - 1]);
     for (uint32_t i = page->first_tail; i; i = t->blocks[i - 1].second_next, killed++)

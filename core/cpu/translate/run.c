@@ -95,11 +95,17 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
     return true;
 }
 
+// Are all writes to the page seen? Not while another processor's right to write is still being taken away.
+static bool code_watched(const struct ram *ram, uint64_t ram_page)
+{
+    return (ram_tracked(ram, ram_page) & (TRACK_CODE | TRACK_REVOKING)) == TRACK_CODE;
+}
+
 // Code is read from the page only after writes to it are seen.
 static void track_code(struct context *c, uint64_t ram_page)
 {
     struct ram *ram = c->vcpu->set->host.ram;
-    if (!(ram_tracked(ram, ram_page) & TRACK_CODE))
+    if (!code_watched(ram, ram_page))
         ram_track(ram, ram_page, TRACK_CODE); // waits for other vCPUs: not under the translator's lock
 }
 
@@ -115,8 +121,8 @@ static struct block *block_make(struct context *c, uint64_t address, uint32_t mo
     struct ram *ram = c->vcpu->set->host.ram;
     g_mutex_lock(&t->lock);
     bool checks = pages_rewritten(t, ram_page, second);
-    if (!checks && (!(ram_tracked(ram, ram_page) & TRACK_CODE) ||
-                    (second != NO_PAGE && !(ram_tracked(ram, second) & TRACK_CODE)))) { // lost since track_code()
+    if (!checks && (!code_watched(ram, ram_page) ||
+                    (second != NO_PAGE && !code_watched(ram, second)))) { // lost since track_code()
         g_mutex_unlock(&t->lock);
         return NULL;
     }
