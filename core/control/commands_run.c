@@ -114,8 +114,8 @@ static JsonNode *query_memory(struct qmp_call *call, GError **error)
     return qmp_node_object(summary);
 }
 
-// Kilobytes of this process that are in memory (/proc/self/statm, second field: pages).
-static uint64_t resident_bytes(void)
+// Bytes of this process that are in memory (/proc/self/statm, second field: pages, once for each mapping).
+static uint64_t resident_bytes(struct cpu_set *cpus)
 {
     uint64_t all = 0, resident = 0;
     FILE *file = fopen("/proc/self/statm", "re");
@@ -123,7 +123,9 @@ static uint64_t resident_bytes(void)
         resident = 0;
     if (file)
         fclose(file);
-    return resident * sysconf(_SC_PAGESIZE);
+    resident *= sysconf(_SC_PAGESIZE);
+    uint64_t twice = cpus && cpus->engine_ready && cpus->engine->mapped_twice ? cpus->engine->mapped_twice(cpus) : 0;
+    return resident - MIN(twice, resident);
 }
 
 static JsonObject *vcpu_counters(const struct vcpu *vcpu)
@@ -156,7 +158,7 @@ static JsonNode *query_stats(struct qmp_call *call, GError **error)
     JsonArray *cpus = json_array_new();
     json_object_set_int_member(stats, "guest-ns", clock_now(machine->clock));
     json_object_set_int_member(stats, "host-cpu-ns", (int64_t)used.tv_sec * 1000000000 + used.tv_nsec);
-    json_object_set_int_member(stats, "resident-bytes", resident_bytes());
+    json_object_set_int_member(stats, "resident-bytes", resident_bytes(machine->cpus));
     json_object_set_int_member(stats, "memory-bytes", machine->ram_size);
     json_object_set_int_member(stats, "disk-read-bytes", read_bytes);
     json_object_set_int_member(stats, "disk-written-bytes", written_bytes);

@@ -343,6 +343,8 @@ struct engine {
     void (*apics_in)(struct cpu_set *set);
     void (*apics_out)(struct cpu_set *set);
     int (*apic_message)(struct cpu_set *set, uint64_t address, uint32_t data);
+    // Bytes of memory that the process has mapped twice, so that the host counts them twice. NULL: none. Any thread.
+    uint64_t (*mapped_twice)(struct cpu_set *set);
     // Text for `info jit`. Free with g_free(). May be NULL.
     char *(*describe)(struct cpu_set *set);
 };

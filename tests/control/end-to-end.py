@@ -158,6 +158,17 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_in_use(pid):
+    """Bytes of memory of the process; what it has mapped twice (a memory file) counts once."""
+    mapped = {}
+    for line in read(f"/proc/{pid}/smaps").split("\n"):
+        if re.match(r"[0-9a-f]+-", line):
+            place = tuple(line.split()[i] for i in (2, 3, 4)) if line.split()[4] != "0" else line
+        elif line.startswith("Rss:"):
+            mapped[place] = max(mapped.get(place, 0), int(line.split()[1]) * 1024)
+    return sum(mapped.values())
+
+
 def step(text):
     print(f"-- {text}", flush=True)
 
@@ -202,6 +213,10 @@ def life(work):
     time.sleep(2)
     check(cpu_seconds(pid) - before <= 0.05, f"a paused machine used {cpu_seconds(pid) - before} s of CPU in 2 s")
     check(len(console.beats()) == beats and not console.read(0.2), "a paused machine talked")
+    control = Control("demo")
+    said, used = control.call("x-cloche-stats")["resident-bytes"], memory_in_use(pid)
+    control.close()
+    check(abs(said - used) < 1 << 20, f"the memory in use is {used >> 20} MiB, and it says {said >> 20} MiB")
     ctl("resume", "demo")
     console.wait_beat(console.beats()[-1] + 5)
     console.check_order()

@@ -132,6 +132,20 @@ void translator_clear(struct translator *t)
     g_mutex_clear(&t->lock);
 }
 
+// The code cache is mapped writable and executable; what was given back to the host is a hole of the file.
+uint64_t translate_mapped_twice(struct cpu_set *set)
+{
+    const struct translator *t = set->engine_state;
+    uint64_t bytes = 0;
+    off_t data = t ? lseek(t->memfd, (off_t)t->code_at, SEEK_DATA) : -1;
+    while (data >= 0) {
+        off_t hole = lseek(t->memfd, data, SEEK_HOLE);
+        bytes += hole > data ? (uint64_t)(hole - data) : 0;
+        data = hole > data ? lseek(t->memfd, hole, SEEK_DATA) : -1;
+    }
+    return bytes;
+}
+
 static unsigned block_hash(uint64_t address, uint32_t mode)
 {
     return (unsigned)((address ^ (uint64_t)mode << 50) * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS));

@@ -473,5 +473,6 @@ const struct engine engine_translate = {
     .flush_page = translate_flush_page,
     .switch_space = translate_switch_space,
     .revoke_page = translate_revoke_page,
+    .mapped_twice = translate_mapped_twice,
     .describe = translate_describe,
 };

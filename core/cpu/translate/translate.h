@@ -368,8 +368,8 @@ struct translator {
     ram_tracker_fn *next_tracker; // who was it before: the interpreter
     void *next_tracker_opaque;
     struct code_page *rewritten; // all that are
-    bool single;      // no links: every block comes back to C. For tests, which look at the state after each one
-    bool counting;    // blocks count their instructions (CLOCHE_COUNT_INSTRUCTIONS), and these what the interpreter gets
+    bool single;   // no links: every block comes back to C. For tests, which look at the state after each one
+    bool counting; // blocks count their instructions (CLOCHE_COUNT_INSTRUCTIONS), and these what the interpreter gets
     uint32_t *handed; // by mnemonic
     bool plain_clock; // reading the clock leaves the vector registers alone
 };
@@ -554,6 +554,7 @@ void signals_prepare_thread(struct context *c);
 void context_kick(struct context *c);
 
 // describe.c
+uint64_t translate_mapped_twice(struct cpu_set *set);
 char *translate_describe(struct cpu_set *set);
 // Guest and host code of the block whose translation holds the host address HOST; NULL: none. Free with g_free().
 char *translate_dump_block(struct translator *t, uint64_t host);
