@@ -110,6 +110,41 @@ struct medium *medium_recognise(const char *path, GError **error)
     return medium;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    const struct known_system *const *first = a, *const *second = b;
+    return g_utf8_collate((*first)->name, (*second)->name);
+}
+
+static GPtrArray *list_systems(void)
+{
+    GPtrArray *systems = g_ptr_array_new();
+    OsinfoOsList *list = osinfo_db_get_os_list(database());
+    for (int i = 0; i < osinfo_list_get_length(OSINFO_LIST(list)); i++) {
+        OsinfoEntity *os = osinfo_list_get_nth(OSINFO_LIST(list), i);
+        const char *name = osinfo_product_get_name(OSINFO_PRODUCT(os));
+        if (!name)
+            continue;
+        struct known_system *system = g_new(struct known_system, 1);
+        *system = (struct known_system){g_strdup(osinfo_entity_get_id(os)), g_strdup(name)};
+        g_ptr_array_add(systems, system);
+    }
+    g_object_unref(list);
+    g_ptr_array_sort(systems, by_name);
+    return systems;
+}
+
+const GPtrArray *medium_systems(void)
+{
+    static gsize once;
+    static GPtrArray *systems;
+    if (g_once_init_enter(&once)) {
+        systems = list_systems();
+        g_once_init_leave(&once, 1);
+    }
+    return systems;
+}
+
 void medium_free(struct medium *medium)
 {
     if (!medium)

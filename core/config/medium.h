@@ -24,4 +24,11 @@ struct medium *medium_recognise(const char *path, GError **error);
 struct medium *medium_for_os(const char *os_id);
 void medium_free(struct medium *medium);
 
+// The systems that are known: struct known_system *, by name. The database's own, for ever. Blocks the first time as
+// medium_recognise() does.
+struct known_system {
+    char *id, *name; // "http://debian.org/debian/12", "Debian 12"
+};
+const GPtrArray *medium_systems(void);
+
 #endif

@@ -68,8 +68,7 @@ const struct option options_table[] = {
      .title = "Operating System",
      .since = 1,
      .live = true,
-     .help = "The guest's system as libosinfo calls it, for example http://debian.org/debian/12; chooses icon and "
-             "defaults."},
+     .help = "The guest's system, by libosinfo's id (http://debian.org/debian/12); chooses icon and defaults."},
     {.group = "Machine",
      .key = "icon",
      .name = "icon",

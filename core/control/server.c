@@ -22,7 +22,9 @@ static void leave_command(void *opaque, const struct qmp_command *command)
 
 static void client_gone(void *opaque, struct qmp_client *client)
 {
+    struct control_server *server = opaque;
     control_display_client_gone(client);
+    clipboard_link_client_gone(server->clipboard, client);
 }
 
 static const struct qmp_server_ops ops = {enter_command, leave_command, client_gone};
@@ -30,11 +32,17 @@ static const struct qmp_server_ops ops = {enter_command, leave_command, client_g
 struct control_server *control_server_new(struct machine *machine, const char *path, GError **error)
 {
     static const struct qmp_command *const tables[] = {
-        control_run_commands,      control_block_commands,
-        control_screen_commands,   control_input_commands,
-        control_vnc_commands,      control_port_commands,
-        control_job_commands,      control_info_commands,
-        control_snapshot_commands, NULL,
+        control_run_commands,
+        control_block_commands,
+        control_screen_commands,
+        control_input_commands,
+        control_vnc_commands,
+        control_port_commands,
+        control_job_commands,
+        control_info_commands,
+        control_snapshot_commands,
+        control_clipboard_commands,
+        NULL,
     };
     struct control_server *server = g_new0(struct control_server, 1);
     server->machine = machine;
@@ -44,6 +52,7 @@ struct control_server *control_server_new(struct machine *machine, const char *p
         return NULL;
     }
     server->strokes = stroke_queue_new(machine);
+    server->clipboard = clipboard_link_new(server);
     server->jobs = control_jobs_new(server);
     control_events_init(server);
     return server;
@@ -56,6 +65,7 @@ void control_server_free(struct control_server *server)
     control_jobs_free(server->jobs);
     control_events_exit(server);
     qmp_server_free(server->qmp);
+    clipboard_link_free(server->clipboard);
     stroke_queue_free(server->strokes);
     g_free(server);
 }

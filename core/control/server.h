@@ -8,6 +8,7 @@
 
 struct job_list;
 struct stroke_queue;
+struct clipboard_link;
 
 // Main loop thread only, but the event queue.
 struct control_server {
@@ -16,6 +17,7 @@ struct control_server {
     struct machine_hold *hold; // or NULL
     struct job_list *jobs;
     struct stroke_queue *strokes;
+    struct clipboard_link *clipboard;
     int pointer_x, pointer_y; // last absolute position of input-send-event
     const struct control_vnc_ops *vnc;
     void *vnc_opaque;
@@ -29,7 +31,7 @@ struct control_server {
 
 extern const struct qmp_command control_run_commands[], control_block_commands[], control_screen_commands[],
     control_input_commands[], control_vnc_commands[], control_port_commands[], control_job_commands[],
-    control_info_commands[], control_snapshot_commands[];
+    control_info_commands[], control_snapshot_commands[], control_clipboard_commands[];
 
 static inline struct control_server *call_server(struct qmp_call *call)
 {
@@ -43,6 +45,9 @@ static inline struct machine *call_machine(struct qmp_call *call)
 void control_events_init(struct control_server *server);
 void control_events_exit(struct control_server *server);
 void control_display_client_gone(struct qmp_client *client);
+struct clipboard_link *clipboard_link_new(struct control_server *server);
+void clipboard_link_free(struct clipboard_link *link);
+void clipboard_link_client_gone(struct clipboard_link *link, struct qmp_client *client);
 struct stroke_queue *stroke_queue_new(struct machine *machine);
 void stroke_queue_free(struct stroke_queue *queue);
 // Takes the snapshot NEW (taken over) of the running or paused machine as job ID.

@@ -44,13 +44,10 @@ enum message_type {
 enum { CAPABILITY_BY_DEMAND = 5, CAPABILITY_SELECTION = 6 };
 enum { TYPE_NONE = 0, TYPE_TEXT = 1 };
 
-enum { TO_GUEST = 1, FROM_GUEST = 2 };
-
 // Machine lock.
 struct virtio_agent {
     struct virtio_pci proxy; // first
     char *clipboard;         // the property
-    unsigned directions;
     uint8_t config[CONFIG_SIZE];
     GByteArray *control; // to the guest: control messages, each after its length
     GByteArray *out;     // to the guest's agent
@@ -166,12 +163,15 @@ static void send_selection(struct virtio_agent *agent, enum message_type type, u
     send_message(agent, type, head + skip, 2 - skip, text, text ? strlen(text) : 0);
 }
 
+static bool is_open(struct virtio_agent *agent, unsigned way)
+{
+    return clipboard_get_ways(agent->proxy.virtio.machine->clipboard) & way;
+}
+
 // A viewer has a new text: the guest is told that there is one.
 static void offered(void *opaque, const char *text)
 {
     struct virtio_agent *agent = opaque;
-    if (!(agent->directions & TO_GUEST))
-        return;
     g_free(agent->text);
     agent->text = g_strdup(text);
     if (has(agent, CAPABILITY_BY_DEMAND))
@@ -186,14 +186,14 @@ static void announce(struct virtio_agent *agent, const uint8_t *body, size_t len
     const uint32_t ours[] = {0, 1u << CAPABILITY_BY_DEMAND | 1u << CAPABILITY_SELECTION};
     if (load_le(body, 4))
         send_message(agent, ANNOUNCE_CAPABILITIES, ours, 2, NULL, 0);
-    if (agent->text && has(agent, CAPABILITY_BY_DEMAND))
+    if (agent->text && is_open(agent, CLIPBOARD_TO_GUEST) && has(agent, CAPABILITY_BY_DEMAND))
         send_selection(agent, CLIPBOARD_GRAB, TYPE_TEXT, NULL);
 }
 
 static void grabbed(struct virtio_agent *agent, const uint8_t *types, size_t length)
 {
     for (size_t i = 0; i + 4 <= length; i += 4)
-        if (load_le(types + i, 4) == TYPE_TEXT && agent->directions & FROM_GUEST) {
+        if (load_le(types + i, 4) == TYPE_TEXT && is_open(agent, CLIPBOARD_FROM_GUEST)) {
             send_selection(agent, CLIPBOARD_REQUEST, TYPE_TEXT, NULL);
             return;
         }
@@ -201,13 +201,13 @@ static void grabbed(struct virtio_agent *agent, const uint8_t *types, size_t len
 
 static void requested(struct virtio_agent *agent, const uint8_t *body, size_t length)
 {
-    bool good = length >= 4 && load_le(body, 4) == TYPE_TEXT && agent->text;
+    bool good = length >= 4 && load_le(body, 4) == TYPE_TEXT && agent->text && is_open(agent, CLIPBOARD_TO_GUEST);
     send_selection(agent, CLIPBOARD, good ? TYPE_TEXT : TYPE_NONE, good ? agent->text : NULL);
 }
 
 static void received(struct virtio_agent *agent, const uint8_t *body, size_t length)
 {
-    if (length < 4 || load_le(body, 4) != TYPE_TEXT || !(agent->directions & FROM_GUEST))
+    if (length < 4 || load_le(body, 4) != TYPE_TEXT)
         return;
     g_autofree char *text = g_utf8_make_valid((const char *)body + 4, length - 4);
     clipboard_from_guest(agent->proxy.virtio.machine->clipboard, text);
@@ -365,23 +365,22 @@ static const struct virtio_ops agent_ops = {
 };
 
 // ---- The device -------------------------------------------------------------------------------------------------
-static bool parse_directions(struct virtio_agent *agent, GError **error)
+static bool open_ways(struct virtio_agent *agent, struct machine *machine, GError **error)
 {
-    static const char *const names[] = {"off", "to-guest", "from-guest", "both"};
-    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
-        if (strcmp(agent->clipboard, names[i]) == 0) {
-            agent->directions = i;
-            return true;
-        }
-    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                "spice-agent: clipboard=%s is not known: choose both, to-guest, from-guest or off", agent->clipboard);
-    return false;
+    int ways = clipboard_parse_ways(agent->clipboard);
+    if (ways < 0)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "spice-agent: clipboard=%s is not known: choose both, to-guest, from-guest or off",
+                    agent->clipboard);
+    else
+        clipboard_set_ways(machine->clipboard, ways);
+    return ways >= 0;
 }
 
 static bool virtio_agent_realize(struct device *device, GError **error)
 {
     struct virtio_agent *agent = (struct virtio_agent *)device;
-    if (!parse_directions(agent, error))
+    if (!open_ways(agent, device->machine, error))
         return false;
     agent->control = g_byte_array_new();
     agent->out = g_byte_array_new();

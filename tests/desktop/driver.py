@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Drives the desktop app as a person would: a private X server with a window manager, a private session bus with the
 accessibility service, synthetic keys and clicks, and pictures of the screen to compare pixels with."""
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -120,6 +122,17 @@ class Session:
                 self.keys("Return")
             if line:
                 self.run("xdotool", "type", "--delay", "20", line)
+
+    CLIPBOARD = ("import gi; gi.require_version('Gtk', '3.0'); from gi.repository import Gtk, Gdk, GLib;"
+                 "c = Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD); ")
+
+    def clipboard(self):
+        """The text on the clipboard."""
+        return self.run(sys.executable, "-c", self.CLIPBOARD + "print(c.wait_for_text())").strip()
+
+    def copy(self, text):
+        """TEXT on the clipboard, as another program puts it there."""
+        self.start([sys.executable, "-c", self.CLIPBOARD + "import sys; c.set_text(sys.argv[1], -1); GLib.MainLoop().run()", text])
 
     def click(self, x, y, button=1):
         self.run("xdotool", "mousemove", str(x), str(y), "click", str(button))
@@ -313,6 +326,24 @@ class Desk:
         self.menu(name, "Power Off…")
         self.app.act("Power Off", "push button", self.app.find("Question", "alert"))
         self.app.find(f"{name}, Off")
+
+    def control(self, name, command, **arguments):
+        """One command to the monitor of the machine NAME, beside the app."""
+        with open(os.path.join(self.folder(name), "machine.conf"), encoding="utf-8") as conf:
+            uuid = re.search(r"^uuid=(.*)$", conf.read(), re.M).group(1)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.path.join(self.session.root, "run", "cloche", uuid, "control"))
+            stream = connection.makefile("rw")
+            stream.readline()
+            for request in ("qmp_capabilities", {}), (command, arguments):
+                stream.write(json.dumps({"execute": request[0], "arguments": request[1]}) + "\n")
+                stream.flush()
+                while True:
+                    reply = json.loads(stream.readline())
+                    assert "error" not in reply, reply
+                    if "return" in reply:
+                        break
+            return reply["return"]
 
     # ---- Trouble
     def watchdog(self):

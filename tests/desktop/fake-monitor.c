@@ -27,6 +27,7 @@ struct fake {
     uint32_t *pixels;
     bool running;
     unsigned keys_pressed;
+    char *text; // that came for the guest's clipboard
 };
 
 static void fill(struct fake *fake, int x, int y, int width, int height, uint32_t color)
@@ -80,6 +81,30 @@ static JsonNode *fake_state(struct qmp_call *call, GError **error)
 static JsonNode *fake_paint(struct qmp_call *call, GError **error)
 {
     fill(call->opaque, 0, 32, WIDTH, HEIGHT - 32, json_object_get_int_member(call->arguments, "color"));
+    return NULL;
+}
+
+// The guest's clipboard: a text that is copied there, and what has come.
+static JsonNode *fake_copy(struct qmp_call *call, GError **error)
+{
+    struct fake *fake = call->opaque;
+    JsonObject *data = json_object_new();
+    json_object_set_string_member(data, "text", qmp_string(call, "text"));
+    qmp_server_emit(fake->server, "X_CLOCHE_CLIPBOARD", qmp_node_object(data));
+    return NULL;
+}
+
+static JsonNode *fake_pasted(struct qmp_call *call, GError **error)
+{
+    struct fake *fake = call->opaque;
+    return qmp_node_string(fake->text ? fake->text : "");
+}
+
+static JsonNode *clipboard_text(struct qmp_call *call, GError **error)
+{
+    struct fake *fake = call->opaque;
+    g_free(fake->text);
+    fake->text = g_strdup(qmp_string(call, "text"));
     return NULL;
 }
 
@@ -191,6 +216,7 @@ static const struct qmp_argument pointer_arguments[] = {{.name = "x", .type = QM
                                                         {.name = "height", .type = QMP_INT},
                                                         {0}};
 static const struct qmp_argument text_arguments[] = {{.name = "text", .type = QMP_STRING}, {0}};
+static const struct qmp_argument ways_arguments[] = {{.name = "ways", .type = QMP_STRING}, {0}};
 static const struct qmp_argument state_arguments[] = {{.name = "status", .type = QMP_STRING}, {0}};
 static const struct qmp_argument color_arguments[] = {{.name = "color", .type = QMP_INT, .max = 0xffffff}, {0}};
 static const struct qmp_argument keys_arguments[] = {{.name = "keys", .type = QMP_ARRAY}, {0}};
@@ -203,6 +229,11 @@ static const struct qmp_command commands[] = {
     COMMAND("stop", do_stop, NULL),
     COMMAND("x-fake-paint", fake_paint, color_arguments),
     COMMAND("x-fake-state", fake_state, state_arguments),
+    COMMAND("x-fake-copy", fake_copy, text_arguments),
+    COMMAND("x-fake-pasted", fake_pasted, NULL),
+    COMMAND("x-cloche-attach-clipboard", accept, NULL),
+    COMMAND("x-cloche-clipboard-ways", accept, ways_arguments),
+    COMMAND("x-cloche-clipboard-text", clipboard_text, text_arguments),
     COMMAND("cont", do_cont, NULL),
     COMMAND("quit", do_quit, NULL),
     COMMAND("system_powerdown", do_quit, NULL),

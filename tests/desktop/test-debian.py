@@ -60,23 +60,6 @@ class Line:
 
 
 class Debian(Desk):
-    def control(self, command, arguments=None):
-        """One command to the monitor, beside the app."""
-        path = os.path.join(self.session.root, "run", "cloche", f"7f000000-0000-4000-8000-{UUID_NUMBER:012d}", "control")
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(path)
-            stream = connection.makefile("rw")
-            stream.readline()
-            for request in ("qmp_capabilities", None), (command, arguments):
-                stream.write(json.dumps({"execute": request[0], "arguments": request[1] or {}}) + "\n")
-                stream.flush()
-                while True:
-                    reply = json.loads(stream.readline())
-                    assert "error" not in reply, reply
-                    if "return" in reply:
-                        break
-            return reply["return"]
-
     def monitor_pid(self):
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -124,12 +107,6 @@ class Debian(Desk):
         self.app.act(button, "push button", dialog)
 
 
-def clipboard(session):
-    code = ("import gi; gi.require_version('Gtk', '3.0'); from gi.repository import Gtk, Gdk;"
-            "print(Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD).wait_for_text())")
-    return session.run(sys.executable, "-c", code).strip()
-
-
 def boot(desk):
     desk.small = os.path.join(desk.session.root, "small")
     os.makedirs(desk.small)
@@ -148,7 +125,7 @@ def boot(desk):
     desk.library("ctrl+r", NAME)
     desk.library("ctrl+o", NAME)
     desk.app.find(f"{NAME}, Running")
-    port = next(c for c in desk.control("query-chardev") if c["label"] == "serial0")
+    port = next(c for c in desk.control(NAME, "query-chardev") if c["label"] == "serial0")
     desk.guest = Line(port["filename"].split(":", 1)[1])
     debian.log_in(desk.guest)
     desk.guest.run("printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=ipv4\\n' >/etc/systemd/network/eth.network; "
@@ -173,7 +150,7 @@ def addresses(desk):
     copy = desk.app.find("Copy Address 10.0.2.15", "push button", desk.app.find("Cloche", "frame"), 60)
     desk.session.activate("Cloche")
     desk.app.click(desk.session, copy)
-    wait_for("the address on the clipboard", lambda: clipboard(desk.session) == "10.0.2.15")
+    wait_for("the address on the clipboard", lambda: desk.session.clipboard() == "10.0.2.15")
     assert "10.0.2.15" in desk.tooltip("Network card net0")
 
 
@@ -346,7 +323,7 @@ def save(desk):
     desk.menu(NAME, "Start")
     desk.app.find(f"{NAME}, Running", seconds=60)
     os.close(desk.guest.fd)
-    port = next(c for c in desk.control("query-chardev") if c["label"] == "serial0")
+    port = next(c for c in desk.control(NAME, "query-chardev") if c["label"] == "serial0")
     desk.guest = Line(port["filename"].split(":", 1)[1])
     desk.guest.send("\r")
     desk.guest.expect(rb"root@clochetest:~# ")

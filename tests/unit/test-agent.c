@@ -191,6 +191,31 @@ START_TEST(one_way_is_one_way)
 }
 END_TEST
 
+// The ways are opened and closed while the guest runs.
+START_TEST(ways_change)
+{
+    uint8_t body[BUFFER_SIZE];
+    unsigned length;
+    setup("both");
+    open_port();
+    ck_assert(clipboard_to_guest(machine->clipboard, "seen"));
+    ck_assert_uint_eq(hear_agent(body, &length), GRAB);
+    clipboard_set_ways(machine->clipboard, CLIPBOARD_FROM_GUEST);
+    tell_agent(REQUEST, text_type, 8);
+    ck_assert_uint_eq(hear_agent(body, &length), CLIPBOARD);
+    ck_assert_uint_eq(length, 8); // what was offered before is not given any more
+    tell_agent(CLIPBOARD, "\0\0\0\0\1\0\0\0back", 12);
+    ck_assert_str_eq(heard->str, "back");
+    clipboard_set_ways(machine->clipboard, CLIPBOARD_TO_GUEST);
+    tell_agent(CLIPBOARD, "\0\0\0\0\1\0\0\0secret", 14);
+    ck_assert_str_eq(heard->str, "back");
+    tell_agent(REQUEST, text_type, 8);
+    ck_assert_uint_eq(hear_agent(body, &length), CLIPBOARD);
+    ck_assert_uint_eq(length, 8 + 4);
+    teardown();
+}
+END_TEST
+
 // A text larger than a chunk arrives in pieces that the agent's own parser would take.
 START_TEST(long_texts_go_in_chunks)
 {
@@ -254,6 +279,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, texts_go_both_ways);
     tcase_add_test(tcase, one_way_is_one_way);
+    tcase_add_test(tcase, ways_change);
     tcase_add_test(tcase, long_texts_go_in_chunks);
     tcase_add_test(tcase, nonsense_is_survived);
     suite_add_tcase(suite, tcase);

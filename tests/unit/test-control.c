@@ -5,6 +5,7 @@
 #include "core/control/control.h"
 #include "core/control/jobs.h"
 #include "core/machine/drive.h"
+#include "core/screen/clipboard.h"
 #include "core/screen/input.h"
 #include "core/screen/surface.h"
 
@@ -69,6 +70,7 @@ static void setup(void)
     machine = machine_create(4 * MiB, NULL, NULL);
     machine->screen = screen_new(&machine->lock);
     machine->input = input_new(&machine->lock);
+    machine->clipboard = clipboard_new(&machine->lock);
     machine_lock(machine);
     input_add_handler(machine->input, &handler);
     input_activate(machine->input, &handler);
@@ -93,6 +95,8 @@ static void teardown(void)
     machine_unlock(machine);
     input_free(machine->input);
     screen_free(machine->screen);
+    clipboard_free(machine->clipboard);
+    machine->clipboard = NULL;
     machine_destroy(machine);
     host_folder_remove(folder, NULL);
 }
@@ -312,6 +316,41 @@ START_TEST(test_input)
 }
 END_TEST
 
+static void on_guest_text(void *opaque, const char *text)
+{
+    g_string_append_printf(typed, "text:%s ", text);
+}
+
+START_TEST(test_clipboard)
+{
+    refuse("x-cloche-attach-clipboard", NULL, "add the device spice-agent");
+    clipboard_set_ways(machine->clipboard, CLIPBOARD_TO_GUEST | CLIPBOARD_FROM_GUEST);
+    refuse("x-cloche-clipboard-text", control_arguments("s:text", "early", NULL), "install spice-vdagent");
+    do_call("x-cloche-attach-clipboard", NULL);
+    clipboard_set_guest(machine->clipboard, on_guest_text, NULL);
+    clipboard_from_guest(machine->clipboard, "Gr\xc3\xbc\xc3\x9f"
+                                             "e");
+    wait_event("X_CLOCHE_CLIPBOARD");
+    ck_assert_str_eq(json_object_get_string_member(last_data, "text"), "Gr\xc3\xbc\xc3\x9f"
+                                                                       "e");
+    do_call("x-cloche-clipboard-text", control_arguments("s:text", "hello", NULL));
+    ck_assert_str_eq(typed->str, "text:hello ");
+
+    refuse("x-cloche-clipboard-ways", control_arguments("s:ways", "sideways", NULL), "from-guest");
+    do_call("x-cloche-clipboard-ways", control_arguments("s:ways", "from-guest", NULL));
+    do_call("x-cloche-clipboard-text", control_arguments("s:text", "secret", NULL));
+    ck_assert_str_eq(typed->str, "text:hello ");
+    do_call("x-cloche-clipboard-ways", control_arguments("s:ways", "to-guest", NULL));
+    g_string_truncate(events, 0);
+    clipboard_from_guest(machine->clipboard, "secret");
+    g_autoptr(JsonNode) value = call("x-cloche-query-clipboard", NULL);
+    JsonObject *info = json_node_get_object(value);
+    ck_assert_str_eq(json_object_get_string_member(info, "ways"), "to-guest");
+    ck_assert(json_object_get_boolean_member(info, "agent"));
+    ck_assert_str_eq(events->str, "");
+}
+END_TEST
+
 START_TEST(test_media)
 {
     g_autofree char *image = g_build_filename(folder, "cd.iso", NULL), *content = g_strnfill(65536, 'c');
@@ -394,6 +433,7 @@ int main(void)
     tcase_add_test(tests, test_display);
     tcase_add_test(tests, test_display_clients_that_vanish);
     tcase_add_test(tests, test_input);
+    tcase_add_test(tests, test_clipboard);
     tcase_add_test(tests, test_media);
     tcase_add_test(tests, test_jobs);
     suite_add_tcase(suite, tests);

@@ -41,6 +41,9 @@ void cloche_app_save_preferences(ClocheApp *self)
     g_mkdir_with_parents(folder, 0700);
     if (!g_key_file_save_to_file(self->preferences, path, &error))
         log_warning("desktop", "the preferences could not be saved: %s", error->message);
+    for (GList *l = gtk_application_get_windows(GTK_APPLICATION(self)); l; l = l->next)
+        if (CLOCHE_IS_CONSOLE(l->data))
+            cloche_console_follow_preferences(l->data);
 }
 
 // ---- The list of machines ----
@@ -284,6 +287,7 @@ static const struct {
     {"win.eject", {"<Primary><Shift>j"}},
     {"app.demo", {"<Primary><Shift>o"}},
     {"app.doctor", {"<Primary>h"}},
+    {"win.undo", {"<Primary>z"}},
     {"win.rename", {"F2"}},
     {"win.delete", {"Delete"}},
     {"win.full-screen", {"<Shift>F11"}},

@@ -25,6 +25,7 @@ void cloche_app_open_snapshots(ClocheApp *self, ClocheMachine *machine, GtkWindo
 void cloche_app_created(ClocheApp *self, ClocheMachine *machine, gboolean customise);
 // Preferences, kept in $XDG_CONFIG_HOME/cloche/desktop.conf.
 GKeyFile *cloche_app_get_preferences(ClocheApp *self);
+// Keeps them, and tells the consoles.
 void cloche_app_save_preferences(ClocheApp *self);
 
 G_END_DECLS

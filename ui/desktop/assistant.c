@@ -3,6 +3,7 @@
 #include "core/config/host.h"
 #include "core/config/medium.h"
 #include "ui/desktop/dialogs.h"
+#include "ui/desktop/file-row.h"
 #include "ui/desktop/machine-create.h"
 
 #include <glib/gi18n.h>
@@ -13,7 +14,9 @@ struct _ClocheAssistant {
     GtkWidget *source_page, *resources_page, *summary_page;
     GtkWidget *from_medium, *from_disk, *from_kernel, *from_nothing;
     GtkWidget *medium_file, *disk_file, *kernel_file, *initrd_file, *append;
-    GtkLabel *recognised, *summary, *name_error;
+    GtkLabel *recognised, *name_error;
+    GtkGrid *summary;
+    GtkComboBox *network;
     GtkEntry *name;
     GtkSpinButton *memory, *cpus, *disk;
     GtkWidget *with_disk, *customise;
@@ -28,9 +31,16 @@ static gboolean active(GtkWidget *button)
     return gtk_toggle_button_get_active(GTK_TOGGLE_BUTTON(button));
 }
 
-static char *file_of(GtkWidget *chooser)
+static char *file_of(GtkWidget *row) // NULL: none
 {
-    return gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(chooser));
+    const char *path = cloche_file_row_get_path(CLOCHE_FILE_ROW(row));
+    return *path ? g_strdup(path) : NULL;
+}
+
+static gboolean exists(const char *file)
+{
+    return file && g_path_is_absolute(file) && g_file_test(file, G_FILE_TEST_EXISTS) &&
+           !g_file_test(file, G_FILE_TEST_IS_DIR);
 }
 
 // ---- The source and what it suggests ----
@@ -46,7 +56,7 @@ static void check_source(ClocheAssistant *self)
 {
     GtkWidget *source = chosen_source(self);
     g_autofree char *file = source ? file_of(source) : NULL;
-    gtk_assistant_set_page_complete(GTK_ASSISTANT(self), self->source_page, !source || file);
+    gtk_assistant_set_page_complete(GTK_ASSISTANT(self), self->source_page, !source || exists(file));
     gtk_widget_set_sensitive(self->medium_file, active(self->from_medium));
     gtk_toggle_button_set_active(GTK_TOGGLE_BUTTON(self->with_disk),
                                  active(self->from_medium) || active(self->from_nothing));
@@ -125,7 +135,7 @@ static void medium_chosen(ClocheAssistant *self)
 {
     g_autofree char *file = file_of(self->medium_file);
     check_source(self);
-    if (!file)
+    if (!exists(file))
         return;
     gtk_label_set_text(self->recognised, _("Looking at the medium…"));
     g_autoptr(GTask) task = g_task_new(self, self->cancellable, recognised, NULL);
@@ -136,15 +146,14 @@ static void medium_chosen(ClocheAssistant *self)
 void cloche_assistant_set_medium(ClocheAssistant *self, const char *file)
 {
     gtk_toggle_button_set_active(GTK_TOGGLE_BUTTON(self->from_medium), TRUE);
-    gtk_file_chooser_set_filename(GTK_FILE_CHOOSER(self->medium_file), file);
-    medium_chosen(self);
+    cloche_file_row_set_path(CLOCHE_FILE_ROW(self->medium_file), file);
 }
 
-static void source_file_chosen(GtkFileChooserButton *button, ClocheAssistant *self)
+static void source_file_chosen(GtkWidget *row, ClocheAssistant *self)
 {
     check_source(self);
-    g_autofree char *file = file_of(GTK_WIDGET(button));
-    if (!file || GTK_WIDGET(button) == self->initrd_file)
+    g_autofree char *file = file_of(row);
+    if (!exists(file) || row == self->initrd_file)
         return;
     g_autofree char *base = g_path_get_basename(file);
     char *dot = strrchr(base, '.');
@@ -157,8 +166,7 @@ static void source_file_chosen(GtkFileChooserButton *button, ClocheAssistant *se
 void cloche_assistant_set_disk(ClocheAssistant *self, const char *file)
 {
     gtk_toggle_button_set_active(GTK_TOGGLE_BUTTON(self->from_disk), TRUE);
-    gtk_file_chooser_set_filename(GTK_FILE_CHOOSER(self->disk_file), file);
-    source_file_chosen(GTK_FILE_CHOOSER_BUTTON(self->disk_file), self);
+    cloche_file_row_set_path(CLOCHE_FILE_ROW(self->disk_file), file);
 }
 
 static void check_name(ClocheAssistant *self)
@@ -192,27 +200,53 @@ static void fill_plan(ClocheAssistant *self, struct machine_plan *plan)
         .disk = active(self->with_disk) && !active(self->from_disk) ? gtk_spin_button_get_value_as_int(self->disk) * GiB
                                                                     : 0,
         .local_time = self->local_time,
+        .network = g_strdup(gtk_combo_box_get_active_id(self->network)),
     };
+}
+
+static void destroy_child(GtkWidget *child, gpointer data)
+{
+    gtk_widget_destroy(child);
+}
+
+// One line of the summary; nothing where VALUE is NULL.
+static void sum_up(ClocheAssistant *self, int *line, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    GtkWidget *head = gtk_label_new(name), *text = gtk_label_new(value);
+    g_autofree char *accessible = g_strdup_printf("%s: %s", name, value);
+    atk_object_set_name(gtk_widget_get_accessible(text), accessible);
+    gtk_style_context_add_class(gtk_widget_get_style_context(head), "dim-label");
+    g_object_set(head, "xalign", 1.0, "yalign", 0.0, NULL);
+    g_object_set(text, "xalign", 0.0, "wrap", TRUE, "wrap-mode", PANGO_WRAP_WORD_CHAR, NULL);
+    gtk_grid_attach(self->summary, head, 0, *line, 1, 1);
+    gtk_grid_attach(self->summary, text, 1, (*line)++, 1, 1);
 }
 
 static void show_summary(ClocheAssistant *self)
 {
     struct machine_plan plan;
     fill_plan(self, &plan);
-    g_autofree char *memory = format_size(plan.memory), *disk = format_size(plan.disk);
-    g_autoptr(GString) text = g_string_new(NULL);
-    g_string_append_printf(text, _("Name: %s\n"), plan.name);
-    if (plan.cdrom)
-        g_string_append_printf(text, _("System: %s\nInstaller medium: %s\n"),
-                               self->os_name ? self->os_name : _("unknown"), plan.cdrom);
-    if (plan.existing_disk)
-        g_string_append_printf(text, _("Disk: %s (used where it is)\n"), plan.existing_disk);
-    if (plan.kernel)
-        g_string_append_printf(text, _("Kernel: %s\n"), plan.kernel);
-    if (plan.disk)
-        g_string_append_printf(text, _("New disk: %s (takes space only as it fills)\n"), disk);
-    g_string_append_printf(text, _("Memory: %s\nProcessors: %u"), memory, plan.cpus);
-    gtk_label_set_text(self->summary, text->str);
+    g_autofree char *memory = format_size(plan.memory), *size = format_size(plan.disk),
+                    *cpus = g_strdup_printf("%u", plan.cpus);
+    g_autofree char *new_disk = plan.disk ? g_strdup_printf(_("%s (takes space only as it fills)"), size) : NULL;
+    g_autofree char *old_disk =
+        plan.existing_disk ? g_strdup_printf(_("%s (used where it is)"), plan.existing_disk) : NULL;
+    g_autofree char *network = gtk_combo_box_text_get_active_text(GTK_COMBO_BOX_TEXT(self->network));
+    int line = 0;
+    gtk_container_foreach(GTK_CONTAINER(self->summary), destroy_child, NULL);
+    sum_up(self, &line, _("Name"), plan.name);
+    sum_up(self, &line, _("System"), plan.cdrom ? self->os_name ? self->os_name : _("unknown") : NULL);
+    sum_up(self, &line, _("Installer medium"), plan.cdrom);
+    sum_up(self, &line, _("Kernel"), plan.kernel);
+    sum_up(self, &line, _("Initial RAM disk"), plan.initrd);
+    sum_up(self, &line, _("Disk"), old_disk);
+    sum_up(self, &line, _("New disk"), new_disk);
+    sum_up(self, &line, _("Memory"), memory);
+    sum_up(self, &line, _("Processors"), cpus);
+    sum_up(self, &line, _("Network"), network);
+    gtk_widget_show_all(GTK_WIDGET(self->summary));
     machine_plan_clear(&plan);
 }
 
@@ -324,6 +358,7 @@ static void cloche_assistant_class_init(ClocheAssistantClass *class)
     GTK_ASSISTANT_CLASS(class)->apply = apply;
     GTK_ASSISTANT_CLASS(class)->cancel = cancel;
     GTK_ASSISTANT_CLASS(class)->close = close_after_apply;
+    g_type_ensure(CLOCHE_TYPE_FILE_ROW);
     gtk_widget_class_set_template_from_resource(widget, "/org/cloche/Cloche/assistant.ui");
 #define CHILD(name) gtk_widget_class_bind_template_child(widget, ClocheAssistant, name)
     CHILD(source_page);
@@ -347,19 +382,22 @@ static void cloche_assistant_class_init(ClocheAssistantClass *class)
     CHILD(disk);
     CHILD(with_disk);
     CHILD(customise);
+    CHILD(network);
 #undef CHILD
 }
 
 static void cloche_assistant_init(ClocheAssistant *self)
 {
     gtk_widget_init_template(GTK_WIDGET(self));
+    GObject *button = gtk_widget_get_template_child(GTK_WIDGET(self), GTK_TYPE_ASSISTANT, "apply");
+    gtk_button_set_label(GTK_BUTTON(button), _("C_reate"));
     self->cancellable = g_cancellable_new();
     GtkWidget *radios[] = {self->from_medium, self->from_disk, self->from_kernel, self->from_nothing};
     GtkWidget *files[] = {self->disk_file, self->kernel_file, self->initrd_file};
     for (guint i = 0; i < G_N_ELEMENTS(radios); i++)
         g_signal_connect_swapped(radios[i], "toggled", G_CALLBACK(check_source), self);
     for (guint i = 0; i < G_N_ELEMENTS(files); i++)
-        g_signal_connect(files[i], "file-set", G_CALLBACK(source_file_chosen), self);
-    g_signal_connect_swapped(self->medium_file, "file-set", G_CALLBACK(medium_chosen), self);
+        g_signal_connect(files[i], "changed", G_CALLBACK(source_file_chosen), self);
+    g_signal_connect_swapped(self->medium_file, "changed", G_CALLBACK(medium_chosen), self);
     g_signal_connect_swapped(self->name, "changed", G_CALLBACK(check_name), self);
 }

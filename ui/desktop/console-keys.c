@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The Send Key menu: key combinations as QKeyCodes.
 #include "ui/desktop/console-keys.h"
+#include "core/control/client.h"
 
 #include <glib/gi18n.h>
 
@@ -36,24 +37,12 @@ void console_keys_fill(GMenu *menu)
     g_menu_append(menu, _("_Custom…"), "win.send-custom-key");
 }
 
-JsonNode *console_keys_arguments(const char *keys)
+JsonObject *console_keys_arguments(const char *keys)
 {
     g_auto(GStrv) names = g_strsplit(keys, " ", -1);
-    g_autoptr(JsonBuilder) builder = json_builder_new();
-    json_builder_begin_object(builder);
-    json_builder_set_member_name(builder, "keys");
-    json_builder_begin_array(builder);
-    for (char **name = names; *name; name++) {
-        if (!**name)
-            continue;
-        json_builder_begin_object(builder);
-        json_builder_set_member_name(builder, "type");
-        json_builder_add_string_value(builder, "qcode");
-        json_builder_set_member_name(builder, "data");
-        json_builder_add_string_value(builder, *name);
-        json_builder_end_object(builder);
-    }
-    json_builder_end_array(builder);
-    json_builder_end_object(builder);
-    return json_builder_get_root(builder);
+    JsonArray *list = json_array_new();
+    for (char **name = names; *name; name++)
+        if (**name)
+            json_array_add_object_element(list, control_arguments("s:type", "qcode", "s:data", *name, NULL));
+    return control_arguments("a:keys", list, NULL);
 }

@@ -8,6 +8,6 @@
 // Appends the usual combinations, each as win.send-key('ctrl alt delete'), and win.send-custom-key.
 void console_keys_fill(GMenu *menu);
 // The arguments of the control command send-key for QKeyCode names separated by spaces. A new node.
-JsonNode *console_keys_arguments(const char *keys);
+JsonObject *console_keys_arguments(const char *keys);
 
 #endif

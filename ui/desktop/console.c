@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/console.h"
 #include "core/config/snapshot.h"
+#include "ui/desktop/clipboard-share.h"
 #include "ui/desktop/close-dialog.h"
 #include "ui/desktop/console-keys.h"
 #include "ui/desktop/device-bar.h"
@@ -18,7 +19,7 @@ struct _ClocheConsole {
     GtkApplicationWindow parent_instance;
     ClocheApp *app;
     ClocheMachine *machine;
-    GtkWidget *menubar_box, *status_bar, *bar_edge, *bar_pin, *bar_keys, *engine_popover, *engine_badge, *retry,
+    GtkWidget *menubar_box, *status_bar, *bar_edge, *bar_pin, *bar_menus, *engine_popover, *engine_badge, *retry,
         *menu_bar;
     GtkWidget *screen_scroller, *serial;
     GtkInfoBar *info_bar;
@@ -64,8 +65,27 @@ static const char *veil_text(ClocheConsole *self)
 
 static void show_grab(ClocheConsole *self)
 {
-    gboolean grabbed = cloche_display_is_grabbed(self->display);
-    gtk_label_set_text(self->grab_label, grabbed ? _("Press Ctrl+Alt+G to release the pointer") : "");
+    gboolean relative = !cloche_display_is_absolute(self->display) && !veil_text(self);
+    g_autofree char *key = cloche_display_get_release_label(self->display);
+    g_autofree char *text = cloche_display_is_grabbed(self->display)
+                                ? g_strdup_printf(_("%s releases pointer and keyboard"), key)
+                                : g_strdup_printf(_("A click gives the pointer to the guest, %s takes it back"), key);
+    gtk_label_set_text(self->grab_label, relative ? text : "");
+    const char *name = cloche_machine_get_name(self->machine);
+    g_autofree char *title = g_strdup_printf(_("%s (%s releases)"), name, key);
+    gtk_label_set_text(self->bar_title, relative ? title : name);
+}
+
+// The keyboard is the window's again: its accelerators act, F10 opens its menus; in full screen the bar comes down.
+static void released(ClocheConsole *self)
+{
+    g_action_group_change_action_state(G_ACTION_GROUP(self), "capture", g_variant_new_boolean(FALSE));
+    if (self->full_screen) {
+        gtk_revealer_set_reveal_child(self->bar, TRUE);
+        gtk_widget_child_focus(GTK_WIDGET(self->bar), GTK_DIR_TAB_FORWARD);
+    } else {
+        gtk_window_set_focus(GTK_WINDOW(self), NULL);
+    }
 }
 
 // Actions of this window that need the machine alive; the others are in machine-actions.c.
@@ -86,8 +106,8 @@ static const char *why_not(ClocheConsole *self, const char *action)
                                         NULL};
     ClocheState state = cloche_machine_get_state(self->machine);
     gboolean tray = strcmp(action, "insert") == 0 || strcmp(action, "eject") == 0;
-    if (strcmp(action, "share-clipboard") == 0)
-        return _("The guest's clipboard is not shared with this window yet. Type Clipboard Text types a text into it.");
+    if (strcmp(action, "clipboard") == 0)
+        return clipboard_share_hint(GTK_APPLICATION_WINDOW(self));
     if (strcmp(action, "screenshot") == 0 && !cloche_display_get_picture(self->display))
         return _("The machine shows no picture yet. Start it first.");
     if (!g_strv_contains(alive, action))
@@ -106,15 +126,22 @@ static const char *tip(const char *action, gpointer data)
     return own ? own : machine_actions_why_not(data, action);
 }
 
+static void set_bar_tips(GtkWidget *button, gpointer self)
+{
+    menu_tips_set(GTK_MENU_SHELL(gtk_menu_button_get_popup(GTK_MENU_BUTTON(button))),
+                  gtk_menu_button_get_menu_model(GTK_MENU_BUTTON(button)), tip, self);
+}
+
 static void update_actions(ClocheConsole *self)
 {
     static const char *const names[] = {"send-key", "send-custom-key", "type-clipboard", "insert",
-                                        "eject",    "screenshot",      "capture",        "share-clipboard"};
+                                        "eject",    "screenshot",      "capture"};
     for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
         GAction *action = g_action_map_lookup_action(G_ACTION_MAP(self), names[i]);
         g_simple_action_set_enabled(G_SIMPLE_ACTION(action), !why_not(self, names[i]));
     }
     menu_tips_set(GTK_MENU_SHELL(self->menu_bar), self->menubar, tip, self);
+    gtk_container_foreach(GTK_CONTAINER(self->bar_menus), set_bar_tips, self);
     menu_tips_set_buttons(GTK_WIDGET(self->bar), tip, self);
 }
 
@@ -123,7 +150,6 @@ static void show(ClocheConsole *self)
     const char *name = cloche_machine_get_name(self->machine), *state = cloche_machine_get_state_text(self->machine);
     g_autofree char *title = g_strdup_printf("%s – Cloche", name);
     gtk_window_set_title(GTK_WINDOW(self), title);
-    gtk_label_set_text(self->bar_title, name);
     gtk_label_set_text(self->state_label, state);
     gtk_widget_set_tooltip_text(GTK_WIDGET(self->state_label), state);
     gtk_label_set_text(self->engine_label, cloche_machine_get_engine(self->machine));
@@ -288,13 +314,8 @@ static void send_custom_key(GSimpleAction *action, GVariant *value, gpointer dat
 static void clipboard_arrived(GtkClipboard *clipboard, const char *text, gpointer data)
 {
     ClocheConsole *self = data;
-    if (text && *text) {
-        JsonObject *object = json_object_new();
-        json_object_set_string_member(object, "text", text);
-        JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
-        json_node_take_object(arguments, object);
-        dialog_call(self->machine, "x-cloche-type-text", arguments, GTK_WINDOW(self));
-    }
+    if (text && *text)
+        dialog_call(self->machine, "x-cloche-type-text", control_arguments("s:text", text, NULL), GTK_WINDOW(self));
     g_object_unref(self);
 }
 
@@ -406,7 +427,6 @@ static const GActionEntry console_actions[] = {
     {.name = "screenshot", .activate = screenshot},
     {.name = "insert", .activate = insert_medium},
     {.name = "eject", .activate = eject_medium},
-    {.name = "share-clipboard", .state = "false"},
     {.name = "restore", .parameter_type = "(ss)", .activate = restore},
     {.name = "close", .activate = close_window},
 };
@@ -415,14 +435,11 @@ static const GActionEntry console_actions[] = {
 static gboolean send_wish(gpointer data)
 {
     ClocheConsole *self = data;
-    JsonObject *object = json_object_new();
-    json_object_set_int_member(object, "head", 0);
-    json_object_set_int_member(object, "width", self->wish_width);
-    json_object_set_int_member(object, "height", self->wish_height);
-    JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(arguments, object);
     self->wish_timer = 0;
-    cloche_machine_call(self->machine, "x-cloche-wish-size", arguments, NULL, NULL);
+    cloche_machine_call(self->machine, "x-cloche-wish-size",
+                        control_arguments("i:head", (int64_t)0, "i:width", (int64_t)self->wish_width, "i:height",
+                                          (int64_t)self->wish_height, NULL),
+                        NULL, NULL);
     return G_SOURCE_REMOVE;
 }
 
@@ -492,19 +509,41 @@ static void info_response(GtkInfoBar *bar, int response, ClocheConsole *self)
 }
 
 // ---- Construction ----
+// The bar of full screen has the same menus.
+static void add_bar_menu(ClocheConsole *self, int index)
+{
+    g_autoptr(GMenuModel) menu = g_menu_model_get_item_link(self->menubar, index, G_MENU_LINK_SUBMENU);
+    g_autofree char *label = NULL;
+    g_menu_model_get_item_attribute(self->menubar, index, G_MENU_ATTRIBUTE_LABEL, "s", &label);
+    GtkWidget *button =
+        g_object_new(GTK_TYPE_MENU_BUTTON, "label", label, "use-underline", TRUE, "use-popover", FALSE, NULL);
+    gtk_menu_button_set_menu_model(GTK_MENU_BUTTON(button), menu);
+    gtk_container_add(GTK_CONTAINER(self->bar_menus), button);
+    gtk_widget_show(button);
+}
+
 static void build_menus(ClocheConsole *self)
 {
     GtkWidget *bar = self->menu_bar = gtk_menu_bar_new_from_model(self->menubar);
     console_keys_fill(self->keys);
     gtk_container_add(GTK_CONTAINER(self->menubar_box), bar);
     gtk_widget_show_all(bar);
-    gtk_menu_button_set_menu_model(GTK_MENU_BUTTON(self->bar_keys), G_MENU_MODEL(self->keys));
+    for (int i = 0; i < g_menu_model_get_n_items(self->menubar); i++)
+        add_bar_menu(self, i);
     gtk_menu_button_set_popover(GTK_MENU_BUTTON(self->engine_badge), self->engine_popover);
+}
+
+void cloche_console_follow_preferences(ClocheConsole *self)
+{
+    g_autofree char *release =
+        g_key_file_get_string(cloche_app_get_preferences(self->app), "Console", "release-key", NULL);
+    cloche_display_set_release_key(self->display, release ? release : CLOCHE_RELEASE_KEY);
 }
 
 static void restore_preferences(ClocheConsole *self)
 {
     g_autofree char *scale = g_key_file_get_string(cloche_app_get_preferences(self->app), "Console", "scale", NULL);
+    cloche_console_follow_preferences(self);
     if (scale)
         g_action_group_change_action_state(G_ACTION_GROUP(self), "scale", g_variant_new_string(scale));
 }
@@ -517,6 +556,7 @@ GtkWidget *cloche_console_new(ClocheApp *app, ClocheMachine *machine)
     g_signal_connect_object(machine, "changed", G_CALLBACK(show), self, G_CONNECT_SWAPPED);
     machine_actions_set_machine(GTK_APPLICATION_WINDOW(self), machine);
     cloche_machine_attach_display(machine, self->display);
+    clipboard_share_follow(GTK_APPLICATION_WINDOW(self), machine);
     device_bar_follow(self->device_icons, machine, GTK_APPLICATION_WINDOW(self));
     watch_snapshots(self);
     restore_preferences(self);
@@ -549,7 +589,7 @@ static void cloche_console_class_init(ClocheConsoleClass *class)
     CHILD(status_bar);
     CHILD(bar_edge);
     CHILD(bar_pin);
-    CHILD(bar_keys);
+    CHILD(bar_menus);
     CHILD(bar);
     CHILD(bar_title);
     CHILD(engine_popover);
@@ -583,5 +623,6 @@ static void cloche_console_init(ClocheConsole *self)
     g_signal_connect(self->display, "wish-size", G_CALLBACK(wish_size), self);
     g_signal_connect_swapped(self->display, "geometry", G_CALLBACK(fit_window), self);
     g_signal_connect_swapped(self->display, "grab-changed", G_CALLBACK(show_grab), self);
+    g_signal_connect_swapped(self->display, "released", G_CALLBACK(released), self);
     g_signal_connect(self->info_bar, "response", G_CALLBACK(info_response), self);
 }

@@ -13,6 +13,7 @@ G_DECLARE_FINAL_TYPE(ClocheConsole, cloche_console, CLOCHE, CONSOLE, GtkApplicat
 GtkWidget *cloche_console_new(ClocheApp *app, ClocheMachine *machine);
 ClocheMachine *cloche_console_get_machine(ClocheConsole *self);
 ClocheDisplay *cloche_console_get_display(ClocheConsole *self);
+void cloche_console_follow_preferences(ClocheConsole *self); // those that hold for open consoles too
 
 G_END_DECLS
 

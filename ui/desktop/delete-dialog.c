@@ -2,12 +2,18 @@
 #include "ui/desktop/delete-dialog.h"
 #include "core/config/snapshot.h"
 #include "ui/desktop/dialogs.h"
+#include "ui/desktop/job.h"
 
 #include <errno.h>
 #include <glib/gi18n.h>
 #include <glib/gstdio.h>
 
-#define MAX_FILES 2000
+#define MAX_FILES   2000
+#define KEY_FILES   "doomed-files"
+#define KEY_DELETED "deleted"
+
+// What Cloche keeps beside the definition for itself: not a person's choice, gone with the definition.
+static const char *const housekeeping[] = {".lock", LAST_RUN_FILE, NULL};
 
 enum column { COLUMN_DELETE, COLUMN_PATH, COLUMN_SHOWN, COLUMN_KIND, COLUMN_SIZE, COLUMN_BYTES };
 
@@ -106,7 +112,7 @@ static void add_folder(GtkListStore *files, const struct inventory *inventory, c
         (*left)--;
         if (g_file_test(path, G_FILE_TEST_IS_DIR) && !g_file_test(path, G_FILE_TEST_IS_SYMLINK))
             add_folder(files, inventory, path, shown, left);
-        else
+        else if (!g_strv_contains(housekeeping, shown))
             add_file(files, inventory, path, shown, TRUE);
     }
 }
@@ -219,7 +225,7 @@ static char **ticked_files(GtkListStore *files)
 static void response(GtkDialog *dialog, int response, struct question *question)
 {
     if (response == GTK_RESPONSE_ACCEPT) {
-        g_object_set_data_full(G_OBJECT(question->machine), "doomed-files", ticked_files(question->files),
+        g_object_set_data_full(G_OBJECT(question->machine), KEY_FILES, ticked_files(question->files),
                                (GDestroyNotify)g_strfreev);
         question->deleted(question->window, question->machine);
     }
@@ -280,16 +286,61 @@ static void remove_empty_folders(const char *folder)
     g_rmdir(folder); // fails where files were kept, which is right
 }
 
-gboolean delete_dialog_carry_out(ClocheMachine *machine, GError **error)
+static void remove_housekeeping(const char *folder)
 {
-    char **files = g_object_get_data(G_OBJECT(machine), "doomed-files");
-    for (char **file = files; file && *file; file++)
+    g_autofree char *definition = g_build_filename(folder, CONFIG_FILE, NULL);
+    for (const char *const *name = housekeeping; *name && !g_file_test(definition, G_FILE_TEST_EXISTS); name++) {
+        g_autofree char *path = g_build_filename(folder, *name, NULL);
+        g_unlink(path);
+    }
+}
+
+struct deletion {
+    ClocheApp *app;
+    ClocheMachine *machine;
+    char *folder, **files;
+};
+
+static bool delete_files(void *opaque, struct progress *progress, GError **error)
+{
+    struct deletion *deletion = opaque;
+    for (char **file = deletion->files; file && *file; file++)
         if (g_unlink(*file) != 0 && errno != ENOENT) {
             int e = errno;
             g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(e), _("%s could not be deleted: %s"), *file,
                         g_strerror(e));
-            return FALSE;
+            return false;
         }
-    remove_empty_folders(cloche_machine_get_folder(machine));
-    return TRUE;
+    remove_housekeeping(deletion->folder);
+    remove_empty_folders(deletion->folder);
+    return true;
+}
+
+static void deletion_free(gpointer opaque)
+{
+    struct deletion *deletion = opaque;
+    g_object_set_data(G_OBJECT(deletion->machine), KEY_DELETED, NULL);
+    cloche_app_rescan(deletion->app);
+    g_object_unref(deletion->machine);
+    g_free(deletion->folder);
+    g_strfreev(deletion->files);
+    g_free(deletion);
+}
+
+void delete_dialog_carry_out(ClocheApp *app, ClocheMachine *machine, GtkWindow *parent)
+{
+    struct deletion *deletion = g_new(struct deletion, 1);
+    *deletion = (struct deletion){app, g_object_ref(machine), g_strdup(cloche_machine_get_folder(machine)),
+                                  g_object_steal_data(G_OBJECT(machine), KEY_FILES)};
+    g_object_set_data(G_OBJECT(machine), KEY_DELETED, deletion);
+    job_start_work(parent, &(struct job_work){.title = _("Deleting the machine"),
+                                              .failure = _("The machine was not deleted completely"),
+                                              .run = delete_files,
+                                              .opaque = deletion,
+                                              .destroy = deletion_free});
+}
+
+gboolean delete_dialog_is_deleted(ClocheMachine *machine)
+{
+    return g_object_get_data(G_OBJECT(machine), KEY_DELETED) != NULL;
 }

@@ -40,6 +40,7 @@ ClocheMachine *demo_machine(ClocheApp *app, GError **error)
         .memory = MIN(1 * GiB, host_defaults().memory),
         .disk = 8 * GiB,
         .cpus = 1,
+        .network = (char *)"user",
     };
     if (!folder || !machine_create(folder, &plan, NULL, error))
         return NULL;

@@ -218,32 +218,18 @@ static void copy_text(GSimpleAction *action, GVariant *value, gpointer window)
                            -1);
 }
 
-static JsonNode *node_of(JsonObject *object)
-{
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, object);
-    return node;
-}
-
 static void toggle_cable(GSimpleAction *action, GVariant *value, gpointer window)
 {
     const char *id = g_variant_get_string(value, NULL);
     const struct machine_device *device = cloche_machine_find_device(machine_of(window), id);
     if (!device)
         return;
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "name", id);
-    json_object_set_boolean_member(object, "up", !device->link);
-    dialog_call(machine_of(window), "set_link", node_of(object), window);
+    dialog_call(machine_of(window), "set_link", control_arguments("s:name", id, "b:up", !device->link, NULL), window);
 }
 
 static void capture_into(gpointer window, const char *id, const char *file)
 {
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "name", id);
-    if (file)
-        json_object_set_string_member(object, "file", file);
-    dialog_call(machine_of(window), "x-cloche-capture", node_of(object), window);
+    dialog_call(machine_of(window), "x-cloche-capture", control_arguments("s:name", id, "s:file", file, NULL), window);
 }
 
 static void capture_file_chosen(GtkNativeDialog *chooser, int response, gpointer window)

@@ -118,7 +118,7 @@ static void call_done(GObject *machine, GAsyncResult *result, gpointer data)
     g_weak_ref_clear(ref);
 }
 
-void dialog_call(ClocheMachine *machine, const char *command, JsonNode *arguments, GtkWindow *parent)
+void dialog_call(ClocheMachine *machine, const char *command, JsonObject *arguments, GtkWindow *parent)
 {
     GWeakRef *ref = g_new0(GWeakRef, 1);
     g_weak_ref_init(ref, parent);

@@ -14,7 +14,7 @@ void dialog_confirm(GtkWindow *parent, const char *question, const char *more, c
                     void (*done)(gpointer data), gpointer data, GDestroyNotify destroy);
 // Tells MACHINE one control command; takes ARGUMENTS over. A refusal is shown in a dialog over PARENT, which may be
 // gone by then.
-void dialog_call(ClocheMachine *machine, const char *command, JsonNode *arguments, GtkWindow *parent);
+void dialog_call(ClocheMachine *machine, const char *command, JsonObject *arguments, GtkWindow *parent);
 // "1.5 GiB"; free with g_free().
 char *format_size(guint64 bytes);
 

@@ -66,12 +66,8 @@ static void carry_out(struct grow *grow)
                                                         .destroy = grow_free});
         return;
     }
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "device", grow->drive);
-    json_object_set_int_member(object, "size", grow->size);
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, object);
-    dialog_call(grow->machine, "block_resize", node, grow->parent);
+    dialog_call(grow->machine, "block_resize",
+                control_arguments("s:device", grow->drive, "i:size", (int64_t)grow->size, NULL), grow->parent);
 }
 
 // ---- The question ----

@@ -14,6 +14,8 @@ struct _ClocheDisplay {
     guint width, height;
     ClocheScale scale;
     gboolean absolute, grabbed, capture;
+    guint release_key;
+    GdkModifierType release_modifiers;
     char *veil;
     GdkCursor *cursor;
     GHashTable *keys_down; // evdev codes
@@ -28,6 +30,7 @@ enum {
     SIGNAL_RELATIVE,
     SIGNAL_BUTTON,
     SIGNAL_GRAB,
+    SIGNAL_RELEASED,
     SIGNAL_GEOMETRY,
     SIGNAL_WISH,
     SIGNAL_COUNT
@@ -251,10 +254,35 @@ gboolean cloche_display_is_grabbed(ClocheDisplay *self)
 
 void cloche_display_set_absolute(ClocheDisplay *self, gboolean absolute)
 {
-    if (absolute && !self->absolute)
+    if (absolute == self->absolute)
+        return;
+    if (absolute)
         cloche_display_ungrab(self);
     self->absolute = absolute;
     apply_cursor(self);
+    g_signal_emit(self, signals[SIGNAL_GRAB], 0);
+}
+
+gboolean cloche_display_is_absolute(ClocheDisplay *self)
+{
+    return self->absolute;
+}
+
+void cloche_display_set_release_key(ClocheDisplay *self, const char *accelerator)
+{
+    guint key;
+    GdkModifierType modifiers;
+    gtk_accelerator_parse(accelerator, &key, &modifiers);
+    if (!key)
+        return;
+    self->release_key = key;
+    self->release_modifiers = modifiers;
+    g_signal_emit(self, signals[SIGNAL_GRAB], 0);
+}
+
+char *cloche_display_get_release_label(ClocheDisplay *self)
+{
+    return gtk_accelerator_get_label(self->release_key, self->release_modifiers);
 }
 
 static void update_capture(ClocheDisplay *self)
@@ -287,19 +315,20 @@ static guint evdev_code(GdkEventKey *event)
     return key ? key->evdev : 0;
 }
 
-static gboolean is_release_combination(GdkEventKey *event) // Ctrl+Alt+G
+static gboolean is_release_combination(ClocheDisplay *self, GdkEventKey *event)
 {
-    GdkModifierType both = GDK_CONTROL_MASK | GDK_MOD1_MASK;
-    return (event->state & both) == both && gdk_keyval_to_lower(event->keyval) == GDK_KEY_g;
+    return (event->state & gtk_accelerator_get_default_mod_mask()) == self->release_modifiers &&
+           gdk_keyval_to_lower(event->keyval) == self->release_key;
 }
 
 static gboolean display_key(GtkWidget *widget, GdkEventKey *event)
 {
     ClocheDisplay *self = CLOCHE_DISPLAY(widget);
     gboolean down = event->type == GDK_KEY_PRESS;
-    if (down && is_release_combination(event)) {
+    if (down && is_release_combination(self, event)) {
         cloche_display_set_capture(self, FALSE);
         cloche_display_ungrab(self);
+        g_signal_emit(self, signals[SIGNAL_RELEASED], 0);
         return TRUE;
     }
     guint code = evdev_code(event);
@@ -485,6 +514,7 @@ static void cloche_display_class_init(ClocheDisplayClass *class)
         [SIGNAL_RELATIVE] = {"relative", 2, {G_TYPE_INT, G_TYPE_INT}},
         [SIGNAL_BUTTON] = {"button", 2, {G_TYPE_UINT, G_TYPE_BOOLEAN}},
         [SIGNAL_GRAB] = {"grab-changed", 0, {0}},
+        [SIGNAL_RELEASED] = {"released", 0, {0}},
         [SIGNAL_GEOMETRY] = {"geometry", 0, {0}},
         [SIGNAL_WISH] = {"wish-size", 2, {G_TYPE_UINT, G_TYPE_UINT}},
     };
@@ -498,6 +528,7 @@ static void cloche_display_init(ClocheDisplay *self)
     GtkWidget *widget = GTK_WIDGET(self);
     self->keys_down = g_hash_table_new(NULL, NULL);
     self->absolute = TRUE;
+    cloche_display_set_release_key(self, CLOCHE_RELEASE_KEY);
     gtk_widget_set_can_focus(widget, TRUE);
     gtk_widget_set_hexpand(widget, TRUE);
     gtk_widget_set_vexpand(widget, TRUE);

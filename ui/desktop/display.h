@@ -18,7 +18,8 @@ typedef enum {
 G_DECLARE_FINAL_TYPE(ClocheDisplay, cloche_display, CLOCHE, DISPLAY, GtkDrawingArea)
 
 // Signals: "key" (guint evdev, gboolean down), "absolute" (guint x, guint y, guint width, guint height),
-// "relative" (gint dx, gint dy), "button" (guint enum input_button, gboolean down), "grab-changed" (),
+// "relative" (gint dx, gint dy), "button" (guint enum input_button, gboolean down), "grab-changed" (): also when the
+// guest wants another kind of pointer, "released" (): the release key was pressed,
 // "geometry" (): the guest's picture has another size, "wish-size" (guint width, guint height: the device pixels that
 // the widget offers).
 GtkWidget *cloche_display_new(void);
@@ -42,6 +43,12 @@ ClocheScale cloche_display_get_scale(ClocheDisplay *self);
 void cloche_display_set_veil(ClocheDisplay *self, const char *text);
 gboolean cloche_display_is_grabbed(ClocheDisplay *self);
 void cloche_display_ungrab(ClocheDisplay *self);
+gboolean cloche_display_is_absolute(ClocheDisplay *self);
+// The combination that gives pointer and keyboard back, as gtk_accelerator_parse() reads it; one that it cannot read
+// changes nothing. At first CLOCHE_RELEASE_KEY.
+#define CLOCHE_RELEASE_KEY "<Primary><Alt>g"
+void cloche_display_set_release_key(ClocheDisplay *self, const char *accelerator);
+char *cloche_display_get_release_label(ClocheDisplay *self); // "Ctrl+Alt+G"; free it
 // Keyboard shortcuts of the desktop go to the guest while this is on and the display has the focus.
 void cloche_display_set_capture(ClocheDisplay *self, gboolean capture);
 // A copy of the present picture, or NULL before the first one.

@@ -116,13 +116,8 @@ char *forwards_editor_text(GtkWidget *editor)
 // ---- Telling a running machine ----
 static void tell(ClocheMachine *machine, const char *card, const char *forward, gboolean add, GtkWindow *parent)
 {
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "name", card);
-    json_object_set_string_member(object, "forward", forward);
-    json_object_set_boolean_member(object, "add", add);
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, object);
-    dialog_call(machine, "x-cloche-forward", node, parent);
+    dialog_call(machine, "x-cloche-forward",
+                control_arguments("s:name", card, "s:forward", forward, "b:add", add, NULL), parent);
 }
 
 static void tell_what_is_only_in(ClocheMachine *machine, const char *card, const char *here, const char *there,

@@ -17,13 +17,6 @@ struct job {
     gint64 started;
 };
 
-static guint running;
-
-guint job_count(void)
-{
-    return running;
-}
-
 static void job_free(struct job *job)
 {
     if (job->work.destroy)
@@ -110,7 +103,6 @@ static void finished(GObject *source, GAsyncResult *result, gpointer data)
     g_autoptr(GError) error = NULL;
     g_autoptr(GtkWindow) parent = g_weak_ref_get(&job->parent);
     gboolean good = g_task_propagate_boolean(G_TASK(result), &error);
-    running--;
     g_source_remove(job->timer);
     if (job->inhibitor)
         gtk_application_uninhibit(GTK_APPLICATION(g_application_get_default()), job->inhibitor);
@@ -126,6 +118,7 @@ static void finished(GObject *source, GAsyncResult *result, gpointer data)
         dialog_error(parent, job->failure, error, NULL);
     }
     job_free(job);
+    g_application_release(g_application_get_default());
 }
 
 void job_start_work(GtkWindow *parent, const struct job_work *work)
@@ -138,10 +131,9 @@ void job_start_work(GtkWindow *parent, const struct job_work *work)
     job->started = g_get_monotonic_time();
     g_weak_ref_init(&job->parent, parent);
     job->timer = g_timeout_add(100, tick, job);
-    if (GTK_IS_APPLICATION(app)) // the host does not sleep meanwhile
-        job->inhibitor =
-            gtk_application_inhibit(GTK_APPLICATION(app), parent, GTK_APPLICATION_INHIBIT_SUSPEND, job->title);
-    running++;
+    job->inhibitor = // the host does not sleep meanwhile
+        gtk_application_inhibit(GTK_APPLICATION(app), parent, GTK_APPLICATION_INHIBIT_SUSPEND, job->title);
+    g_application_hold(app); // closing the last window does not break the work off
     g_autoptr(GTask) task = g_task_new(NULL, NULL, finished, job);
     g_task_set_task_data(task, job, NULL);
     g_task_run_in_thread(task, run_in_thread);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The one way to do slow work in the app: a worker thread, a small window with progress, rate, time left and Cancel,
-// and a notification when it took long. The main loop never waits.
+// and a notification when it took long. The main loop never waits; the app runs on until the work is done.
 #ifndef CLOCHE_DESKTOP_JOB_H
 #define CLOCHE_DESKTOP_JOB_H
 
@@ -19,7 +19,5 @@ struct job_work {
     GDestroyNotify destroy; // on the main thread, at the end in any case
 };
 void job_start_work(GtkWindow *parent, const struct job_work *work);
-// How many jobs run now; the app asks before it quits.
-guint job_count(void);
 
 #endif

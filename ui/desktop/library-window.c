@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/library-window.h"
+#include "ui/desktop/delete-dialog.h"
 #include "ui/desktop/details.h"
 #include "ui/desktop/host-report.h"
 #include "ui/desktop/machine-actions.h"
@@ -16,7 +17,7 @@ struct _ClocheLibraryWindow {
     GtkFlowBox *grid;
     GtkLabel *engine_report, *undo_label;
     GtkSearchBar *search_bar;
-    GtkWidget *search_entry, *undo_button, *grid_button;
+    GtkWidget *search_entry, *grid_button;
     GtkRevealer *undo_revealer;
     GtkPaned *paned;
     ClocheDetails *details;
@@ -40,7 +41,7 @@ static ClocheMachine *child_machine(gpointer child) // of a list row or a grid t
 // ---- Which machines are shown, and in which order ----
 static gboolean matches(ClocheLibraryWindow *self, ClocheMachine *machine)
 {
-    if (machine == self->doomed)
+    if (machine == self->doomed || delete_dialog_is_deleted(machine))
         return FALSE;
     if (self->only_running && cloche_machine_get_state(machine) != CLOCHE_STATE_RUNNING)
         return FALSE;
@@ -174,6 +175,15 @@ ClocheMachine *cloche_library_window_get_selected(ClocheLibraryWindow *self)
     return self->selected;
 }
 
+static void select_first(ClocheLibraryWindow *self)
+{
+    GtkListBoxRow *first = gtk_list_box_get_row_at_y(self->list, 1);
+    if (!first)
+        first = gtk_list_box_get_row_at_index(self->list, 0);
+    if (first)
+        cloche_library_window_select(self, child_machine(first));
+}
+
 // Double-click or Enter: opens the console; a machine that is off is started.
 static void activate(ClocheLibraryWindow *self, ClocheMachine *machine)
 {
@@ -260,8 +270,7 @@ static void really_delete(ClocheLibraryWindow *self)
     self->doom_timer = 0;
     gtk_revealer_set_reveal_child(self->undo_revealer, FALSE);
     if (machine)
-        machine_delete_files(machine, GTK_WINDOW(self));
-    cloche_app_rescan(self->app);
+        delete_dialog_carry_out(self->app, machine, GTK_WINDOW(self));
     arrange(self);
 }
 
@@ -279,18 +288,17 @@ static void undo_shown(GtkRevealer *revealer)
                            gtk_revealer_get_reveal_child(revealer) || gtk_revealer_get_child_revealed(revealer));
 }
 
-static void undo(ClocheLibraryWindow *self)
+static void undo(GSimpleAction *action, GVariant *value, gpointer data)
 {
-    ClocheMachine *machine = self->doomed;
+    ClocheLibraryWindow *self = data;
+    g_autoptr(ClocheMachine) machine = g_steal_pointer(&self->doomed);
     if (self->doom_timer)
         g_source_remove(self->doom_timer);
     self->doom_timer = 0;
-    self->doomed = NULL;
     gtk_revealer_set_reveal_child(self->undo_revealer, FALSE);
     arrange(self);
     if (machine)
         cloche_library_window_select(self, machine);
-    g_clear_object(&machine);
 }
 
 static void doom(GtkApplicationWindow *window, ClocheMachine *machine)
@@ -305,6 +313,8 @@ static void doom(GtkApplicationWindow *window, ClocheMachine *machine)
     gtk_revealer_set_reveal_child(self->undo_revealer, TRUE);
     self->doom_timer = g_timeout_add_seconds(UNDO_SECONDS, undo_over, self);
     arrange(self);
+    select_machine(self, NULL);
+    select_first(self);
 }
 
 // ---- Keeping the views in step with the library ----
@@ -329,15 +339,6 @@ static void add_machine(ClocheLibraryWindow *self, ClocheMachine *machine)
     g_signal_connect_object(machine, "changed", G_CALLBACK(arrange_later), self, G_CONNECT_SWAPPED);
     gtk_list_box_insert(self->list, row, -1);
     gtk_flow_box_insert(self->grid, tile, -1);
-}
-
-static void select_first(ClocheLibraryWindow *self)
-{
-    GtkListBoxRow *first = gtk_list_box_get_row_at_y(self->list, 1);
-    if (!first)
-        first = gtk_list_box_get_row_at_index(self->list, 0);
-    if (first)
-        cloche_library_window_select(self, child_machine(first));
 }
 
 static void items_changed(GListModel *model, guint position, guint removed, guint added, ClocheLibraryWindow *self)
@@ -412,6 +413,7 @@ static const GActionEntry window_actions[] = {
     {.name = "grid", .state = "false", .change_state = change_grid},
     {.name = "find", .activate = find},
     {.name = "open", .activate = open_selected},
+    {.name = "undo", .activate = undo},
 };
 
 static gboolean window_closing(GtkWidget *widget, GdkEventAny *event)
@@ -487,7 +489,6 @@ static void cloche_library_window_class_init(ClocheLibraryWindowClass *class)
     CHILD(search_bar);
     CHILD(search_entry);
     CHILD(undo_label);
-    CHILD(undo_button);
     CHILD(undo_revealer);
     CHILD(paned);
     CHILD(details);
@@ -516,7 +517,6 @@ static void cloche_library_window_init(ClocheLibraryWindow *self)
         g_signal_connect(both[i], "popup-menu", G_CALLBACK(list_popup), self);
     }
     g_signal_connect_swapped(self->search_entry, "search-changed", G_CALLBACK(arrange), self);
-    g_signal_connect_swapped(self->undo_button, "clicked", G_CALLBACK(undo), self);
     g_signal_connect(self->undo_revealer, "notify::child-revealed", G_CALLBACK(undo_shown), NULL);
     undo_shown(self->undo_revealer);
     gtk_search_bar_connect_entry(self->search_bar, GTK_ENTRY(self->search_entry));

@@ -300,10 +300,3 @@ void machine_actions_add(GtkApplicationWindow *window,
         g_action_map_add_action(G_ACTION_MAP(window), G_ACTION(action));
     }
 }
-
-void machine_delete_files(ClocheMachine *machine, GtkWindow *parent)
-{
-    g_autoptr(GError) error = NULL;
-    if (!delete_dialog_carry_out(machine, &error))
-        dialog_error(parent, _("The machine was not deleted completely"), error, NULL);
-}

@@ -7,8 +7,8 @@
 
 #include "ui/desktop/machine-object.h"
 
-// Adds the actions to WINDOW. DELETED is called when the person confirmed a deletion; it calls machine_delete_files()
-// when it is too late to undo.
+// Adds the actions to WINDOW. DELETED is called when the person confirmed a deletion; it calls
+// delete_dialog_carry_out() when it is too late to undo.
 void machine_actions_add(GtkApplicationWindow *window,
                          void (*deleted)(GtkApplicationWindow *window, ClocheMachine *machine));
 // The machine they act on from now on; NULL greys them all.
@@ -17,7 +17,5 @@ ClocheMachine *machine_actions_get_machine(GtkApplicationWindow *window);
 // The sentence that says why ACTION ("win.pause") is greyed now and what helps; NULL: it is not, or it is not one of
 // these.
 const char *machine_actions_why_not(GtkApplicationWindow *window, const char *action);
-// Removes what the person ticked in the delete dialog; a failure is shown over PARENT.
-void machine_delete_files(ClocheMachine *machine, GtkWindow *parent);
 
 #endif

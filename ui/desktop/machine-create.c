@@ -10,8 +10,8 @@
 
 void machine_plan_clear(struct machine_plan *plan)
 {
-    char **texts[] = {&plan->name,   &plan->os_id,  &plan->cdrom, &plan->existing_disk,
-                      &plan->kernel, &plan->initrd, &plan->append};
+    char **texts[] = {&plan->name,   &plan->os_id,  &plan->cdrom,  &plan->existing_disk,
+                      &plan->kernel, &plan->initrd, &plan->append, &plan->network};
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
         g_clear_pointer(texts[i], g_free);
     *plan = (struct machine_plan){0};
@@ -51,8 +51,8 @@ static gboolean write_definition(const char *folder, const struct machine_plan *
         {"Drive disk0", "format", plan->disk && !plan->existing_disk ? "raw" : NULL},
         {"Drive cdrom0", "kind", plan->cdrom ? "cdrom" : NULL},
         {"Drive cdrom0", "file", plan->cdrom},
-        {"Network net0", "backend", "user"},
-        {"Network net0", "card", "e1000"},             // every system has a driver for it
+        {"Network net0", "backend", plan->network},
+        {"Network net0", "card", *plan->network ? "e1000" : NULL}, // every system has a driver for it
         {"Device tablet0", "device", "virtio-tablet"}, // no grab where the guest has a driver, else the PS/2 mouse
         {"Device agent0", "device", "spice-agent"},    // the clipboard, once the guest runs spice-vdagent
     };

@@ -13,6 +13,7 @@ struct machine_plan {
     guint64 memory, disk;                                   // bytes; disk 0: none
     guint cpus;
     gboolean local_time;
+    char *network; // what its card is connected to: "user", "none"; "": no card
 };
 void machine_plan_clear(struct machine_plan *plan);
 

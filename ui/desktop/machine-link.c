@@ -160,17 +160,15 @@ static void call_done(void *opaque, JsonNode *value, int *fds, unsigned fd_count
                               (GDestroyNotify)json_node_unref);
 }
 
-void cloche_machine_call(ClocheMachine *self, const char *command, JsonNode *arguments, GAsyncReadyCallback callback,
+void cloche_machine_call(ClocheMachine *self, const char *command, JsonObject *arguments, GAsyncReadyCallback callback,
                          gpointer data)
 {
     GTask *task = g_task_new(self, NULL, callback, data);
-    JsonObject *object = arguments && JSON_NODE_HOLDS_OBJECT(arguments) ? json_node_dup_object(arguments) : NULL;
-    g_clear_pointer(&arguments, json_node_unref);
     if (self->client) {
-        control_client_send(self->client, command, object, call_done, task);
+        control_client_send(self->client, command, arguments, call_done, task);
         return;
     }
-    g_clear_pointer(&object, json_object_unref);
+    g_clear_pointer(&arguments, json_object_unref);
     g_task_return_new_error(task, CLOCHE_ERROR, CLOCHE_ERROR_BUSY, "%s",
                             _("The machine is not running. Start it first."));
     g_object_unref(task);

@@ -169,12 +169,29 @@ const char *cloche_machine_get_notes(ClocheMachine *self)
     return definition_text(self, "notes");
 }
 
+// Themes have the icons of some systems: that of "http://debian.org/debian/12" by the word "debian".
+static const char *system_icon(const char *os)
+{
+    static const char *const patterns[] = {"distributor-logo-%s", "%s-logo", "%s"};
+    g_auto(GStrv) parts = g_strsplit(os, "/", -1);
+    const char *system = g_strv_length(parts) > 3 ? parts[3] : "";
+    for (guint i = 0; *system && i < G_N_ELEMENTS(patterns); i++) {
+        g_auto(GStrv) around = g_strsplit(patterns[i], "%s", 2);
+        g_autofree char *name = g_strconcat(around[0], system, around[1], NULL);
+        if (gtk_icon_theme_has_icon(gtk_icon_theme_get_default(), name))
+            return g_intern_string(name);
+    }
+    return "computer";
+}
+
 const char *cloche_machine_get_icon(ClocheMachine *self)
 {
     const char *icon = definition_text(self, "icon");
     if (self->state == CLOCHE_STATE_DAMAGED)
         return "dialog-warning";
-    return *icon && !g_path_is_absolute(icon) ? icon : "computer";
+    return *icon && gtk_icon_theme_has_icon(gtk_icon_theme_get_default(), icon)
+               ? icon
+               : system_icon(cloche_machine_get_os(self));
 }
 
 char *cloche_machine_get_log(ClocheMachine *self)

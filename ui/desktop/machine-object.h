@@ -4,6 +4,7 @@
 #ifndef CLOCHE_DESKTOP_MACHINE_OBJECT_H
 #define CLOCHE_DESKTOP_MACHINE_OBJECT_H
 
+#include "core/control/client.h"
 #include "ui/desktop/display.h"
 
 #include <gtk/gtk.h>
@@ -107,8 +108,9 @@ gboolean cloche_machine_waits_for_space(ClocheMachine *self);
 const char *cloche_machine_why_not(ClocheMachine *self, ClocheRequest request);
 // Carries it out in the background; a failure is shown in a dialog over PARENT.
 void cloche_machine_request(ClocheMachine *self, ClocheRequest request, GtkWindow *parent);
-// Any control command; CALLBACK may be NULL. Finish gives the "return" node (new reference) or an error.
-void cloche_machine_call(ClocheMachine *self, const char *command, JsonNode *arguments, GAsyncReadyCallback callback,
+// Any control command with ARGUMENTS (taken over, may be NULL; see control_arguments()); CALLBACK may be NULL. Finish
+// gives the "return" node (new reference) or an error.
+void cloche_machine_call(ClocheMachine *self, const char *command, JsonObject *arguments, GAsyncReadyCallback callback,
                          gpointer data);
 JsonNode *cloche_machine_call_finish(ClocheMachine *self, GAsyncResult *result, GError **error);
 

@@ -91,11 +91,42 @@ void machine_picture_look(ClocheMachine *self)
                             looked, self);
 }
 
+// The last screen of a saved machine, else the picture that its definition names, if any.
+static char *picture_path(ClocheMachine *self)
+{
+    g_autofree char *resume = cloche_machine_get_option(self, "Machine", "resume"),
+                    *icon = cloche_machine_get_option(self, "Machine", "icon");
+    char *path = resume && *resume ? g_build_filename(self->folder, resume, "screen.png", NULL)
+                 : icon && *icon   ? g_build_filename(self->folder, icon, NULL)
+                                   : NULL;
+    if (path && !g_file_test(path, G_FILE_TEST_IS_REGULAR))
+        g_clear_pointer(&path, g_free);
+    return path;
+}
+
+static void read_in_thread(GTask *task, gpointer source, gpointer path, GCancellable *cancellable)
+{
+    g_task_return_pointer(task, gdk_pixbuf_new_from_file_at_size(path, PICTURE_WIDTH, PICTURE_WIDTH, NULL),
+                          g_object_unref);
+}
+
+static void picture_read(GObject *machine, GAsyncResult *result, gpointer data)
+{
+    ClocheMachine *self = CLOCHE_MACHINE(machine);
+    GdkPixbuf *picture = g_task_propagate_pointer(G_TASK(result), NULL);
+    if (picture && !self->client)
+        show(self, picture);
+    else
+        g_clear_object(&picture);
+}
+
 void machine_picture_from_disk(ClocheMachine *self)
 {
-    g_autofree char *resume = cloche_machine_get_option(self, "Machine", "resume");
-    g_autofree char *path = resume && *resume ? g_build_filename(self->folder, resume, "screen.png", NULL) : NULL;
+    char *path = picture_path(self);
     g_clear_object(&self->thumbnail);
-    if (path && g_file_test(path, G_FILE_TEST_EXISTS))
-        self->thumbnail = gdk_pixbuf_new_from_file_at_size(path, PICTURE_WIDTH, PICTURE_WIDTH, NULL);
+    if (!path)
+        return;
+    g_autoptr(GTask) task = g_task_new(self, NULL, picture_read, NULL);
+    g_task_set_task_data(task, path, g_free);
+    g_task_run_in_thread(task, read_in_thread);
 }

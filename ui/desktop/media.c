@@ -119,13 +119,10 @@ static void inserted(GObject *machine, GAsyncResult *result, gpointer data)
 
 static void insert(struct change *change)
 {
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "id", change->drive);
-    json_object_set_string_member(object, "filename", change->file);
-    json_object_set_boolean_member(object, "force", change->force);
-    JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(arguments, object);
-    cloche_machine_call(change->machine, "blockdev-change-medium", arguments, inserted, change);
+    cloche_machine_call(
+        change->machine, "blockdev-change-medium",
+        control_arguments("s:id", change->drive, "s:filename", change->file, "b:force", change->force, NULL), inserted,
+        change);
 }
 
 // DRIVE, or the first drive that takes media; NULL after a dialog that says that there is none.
@@ -146,12 +143,7 @@ void media_eject(ClocheMachine *machine, const char *drive, GtkWindow *parent)
     g_autofree char *id = drive_or_first(machine, drive, parent);
     if (!id)
         return;
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "id", id);
-    json_object_set_boolean_member(object, "force", TRUE);
-    JsonNode *arguments = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(arguments, object);
-    dialog_call(machine, "eject", arguments, parent);
+    dialog_call(machine, "eject", control_arguments("s:id", id, "b:force", TRUE, NULL), parent);
 }
 
 static void chosen(GtkNativeDialog *chooser, int response, ClocheMachine *machine)

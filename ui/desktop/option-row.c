@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/option-row.h"
+#include "ui/desktop/file-row.h"
 #include "ui/desktop/forwards.h"
 #include "ui/desktop/prefix-row.h"
+#include "ui/desktop/system-row.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -112,35 +114,12 @@ static char *entry_text(struct option_row *row)
     return g_strdup(gtk_entry_get_text(GTK_ENTRY(row->control)));
 }
 
-static void file_chosen(GtkNativeDialog *chooser, int response, struct option_row *row)
-{
-    g_autofree char *file = gtk_file_chooser_get_filename(GTK_FILE_CHOOSER(chooser));
-    if (response == GTK_RESPONSE_ACCEPT && file)
-        gtk_entry_set_text(GTK_ENTRY(row->control), file);
-    g_object_unref(chooser);
-}
-
-static void choose_file(GtkButton *button, struct option_row *row)
-{
-    GtkWindow *window = GTK_WINDOW(gtk_widget_get_toplevel(row->widget));
-    GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
-        gettext(row->option->title), window, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Select"), _("_Cancel"));
-    g_signal_connect(chooser, "response", G_CALLBACK(file_chosen), row);
-    gtk_native_dialog_set_modal(GTK_NATIVE_DIALOG(chooser), TRUE);
-    gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
-}
-
 static GtkWidget *make_file(struct option_row *row, const char *text)
 {
-    GtkWidget *box = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 0);
-    GtkWidget *button = gtk_button_new_from_icon_name("document-open-symbolic", GTK_ICON_SIZE_BUTTON);
-    gtk_style_context_add_class(gtk_widget_get_style_context(box), "linked");
-    gtk_box_pack_start(GTK_BOX(box), make_entry(row, text), TRUE, TRUE, 0);
-    gtk_box_pack_start(GTK_BOX(box), button, FALSE, FALSE, 0);
-    gtk_widget_set_tooltip_text(button, _("Choose a file"));
-    atk_object_set_name(gtk_widget_get_accessible(button), _("Choose a file"));
-    g_signal_connect(button, "clicked", G_CALLBACK(choose_file), row);
-    return box;
+    GtkWidget *file = cloche_file_row_new(gettext(row->option->title));
+    cloche_file_row_set_path(CLOCHE_FILE_ROW(file), text);
+    row->control = cloche_file_row_get_entry(CLOCHE_FILE_ROW(file));
+    return file;
 }
 
 static GtkWidget *make_notes(struct option_row *row, const char *text)
@@ -161,6 +140,16 @@ static char *notes_text(struct option_row *row)
     GtkTextIter start, end;
     gtk_text_buffer_get_bounds(buffer, &start, &end);
     return gtk_text_buffer_get_text(buffer, &start, &end, FALSE);
+}
+
+static GtkWidget *make_system(struct option_row *row, const char *text)
+{
+    return row->control = system_row_new(text);
+}
+
+static char *system_text(struct option_row *row)
+{
+    return system_row_text(row->control);
 }
 
 static GtkWidget *make_forwards(struct option_row *row, const char *text)
@@ -201,6 +190,7 @@ static const struct {
     struct control_kind kind;
 } special[] = {
     {"Machine", "notes", {make_notes, notes_text}},
+    {"Machine", "os", {make_system, system_text}},
     {"Network *", "forwards", {make_forwards, forwards_text}},
     {"Network *", "backend", {make_network, prefix_text}},
     {"Serial *", "target", {make_serial, prefix_text}},

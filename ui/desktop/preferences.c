@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/preferences.h"
 #include "ui/desktop/close-dialog.h"
+#include "ui/desktop/display.h"
 
 #include <glib/gi18n.h>
 
@@ -8,6 +9,10 @@ static const char *const close_labels[] = {N_("Ask"), N_("Keep it running"), N_(
                                            N_("Shut down the guest system"), N_("Power off")};
 static const char *const scales[] = {"pixel", "integer", "fit", NULL};
 static const char *const scale_labels[] = {N_("Pixel by pixel"), N_("Whole-number zoom"), N_("Fit to window")};
+
+// Combinations that few guests use; they need no translation.
+static const char *const release_keys[] = {CLOCHE_RELEASE_KEY, "<Primary><Alt>m", "<Shift>F12", "Control_R",
+                                           "Scroll_Lock",      "Pause",           NULL};
 
 static void changed(GtkComboBox *combo, ClocheApp *app)
 {
@@ -33,6 +38,21 @@ static void add_choice(ClocheApp *app, GtkGrid *grid, int row, const char *key, 
     gtk_grid_attach(grid, combo, 1, row, 1, 1);
 }
 
+static void add_release_key(ClocheApp *app, GtkGrid *grid, int row)
+{
+    char *labels[G_N_ELEMENTS(release_keys)] = {NULL};
+    for (guint i = 0; release_keys[i]; i++) {
+        guint key;
+        GdkModifierType modifiers;
+        gtk_accelerator_parse(release_keys[i], &key, &modifiers);
+        labels[i] = gtk_accelerator_get_label(key, modifiers);
+    }
+    add_choice(app, grid, row, "release-key", _("_Key that releases the pointer"), release_keys,
+               (const char *const *)labels);
+    for (guint i = 0; labels[i]; i++)
+        g_free(labels[i]);
+}
+
 void preferences_show(ClocheApp *app, GtkWindow *parent)
 {
     GtkWidget *dialog = gtk_dialog_new_with_buttons(
@@ -42,6 +62,7 @@ void preferences_show(ClocheApp *app, GtkWindow *parent)
     g_object_set(grid, "margin", 18, "row-spacing", 12, "column-spacing", 12, NULL);
     add_choice(app, GTK_GRID(grid), 0, "on-close", _("When a _console is closed"), close_choice_names, close_labels);
     add_choice(app, GTK_GRID(grid), 1, "scale", _("_Screen size of new consoles"), scales, scale_labels);
+    add_release_key(app, GTK_GRID(grid), 2);
     gtk_container_add(GTK_CONTAINER(gtk_dialog_get_content_area(GTK_DIALOG(dialog))), grid);
     g_signal_connect(dialog, "response", G_CALLBACK(gtk_widget_destroy), NULL);
     gtk_widget_show_all(dialog);

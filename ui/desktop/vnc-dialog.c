@@ -41,26 +41,11 @@ static GWeakRef *weak(struct vnc *vnc)
     return ref;
 }
 
-static JsonNode *arguments(const char *name, const char *text, const char *name2, const char *text2)
-{
-    JsonObject *object = json_object_new();
-    if (text)
-        json_object_set_string_member(object, name, text);
-    if (text2)
-        json_object_set_string_member(object, name2, text2);
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, object);
-    return node;
-}
-
 // ---- Connected clients ----
 static void disconnect(GtkButton *button, struct vnc *vnc)
 {
-    JsonObject *object = json_object_new();
-    json_object_set_int_member(object, "id", GPOINTER_TO_INT(g_object_get_data(G_OBJECT(button), "id")));
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, object);
-    dialog_call(vnc->machine, "x-cloche-vnc-disconnect", node, GTK_WINDOW(vnc->dialog));
+    int64_t id = GPOINTER_TO_INT(g_object_get_data(G_OBJECT(button), "id"));
+    dialog_call(vnc->machine, "x-cloche-vnc-disconnect", control_arguments("i:id", id, NULL), GTK_WINDOW(vnc->dialog));
 }
 
 static int client_id(JsonObject *client)
@@ -188,9 +173,10 @@ static void share_clicked(GtkButton *button, struct vnc *vnc)
         dialog_error(GTK_WINDOW(vnc->dialog), _("Sharing could not be changed"), error, NULL);
         return;
     }
-    cloche_machine_call(vnc->machine, "x-cloche-vnc-start",
-                        arguments("address", gtk_entry_get_text(GTK_ENTRY(vnc->address)), "password-file", file),
-                        switched, weak(vnc));
+    cloche_machine_call(
+        vnc->machine, "x-cloche-vnc-start",
+        control_arguments("s:address", gtk_entry_get_text(GTK_ENTRY(vnc->address)), "s:password-file", file, NULL),
+        switched, weak(vnc));
 }
 
 static void copy_clicked(GtkButton *button, struct vnc *vnc)
