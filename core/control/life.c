@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <signal.h>
+#include <spawn.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -101,7 +102,9 @@ char *machine_program(void)
     return g_find_program_in_path("cloche-vm");
 }
 
+struct spawning;
 struct machine_starter {
+    struct spawning *spawning;      // NULL: the process is there
     char *folder, *socket, *output; // OUTPUT: what the monitor printed
     GPid pid;
     GSource *child, *poll;
@@ -116,16 +119,42 @@ static void reap(GPid pid, int status, gpointer data)
 {
 }
 
+// A long-lived program must not keep a zombie of it.
+static void reap_later(GPid pid)
+{
+    GSource *reaper = g_child_watch_source_new(pid);
+    g_source_set_callback(reaper, G_SOURCE_FUNC(reap), NULL, NULL);
+    g_source_attach(reaper, g_main_context_get_thread_default());
+    g_source_unref(reaper);
+}
+
+// What the thread that makes the process needs; it may outlive the starter.
+struct spawning {
+    struct machine_starter *starter; // NULL: forgotten
+    char *program, *folder;
+    bool paused;
+    int null, output;
+    pid_t pid;
+};
+
+static void spawning_free(gpointer data)
+{
+    struct spawning *spawning = data;
+    close(spawning->null);
+    close(spawning->output);
+    g_free(spawning->program);
+    g_free(spawning->folder);
+    g_free(spawning);
+}
+
 void machine_starter_free(struct machine_starter *starter)
 {
     if (!starter)
         return;
-    if (starter->child && !starter->ended) { // a long-lived program must not keep a zombie of it
-        GSource *reaper = g_child_watch_source_new(starter->pid);
-        g_source_set_callback(reaper, G_SOURCE_FUNC(reap), NULL, NULL);
-        g_source_attach(reaper, g_main_context_get_thread_default());
-        g_source_unref(reaper);
-    }
+    if (starter->spawning)
+        starter->spawning->starter = NULL;
+    if (starter->child && !starter->ended)
+        reap_later(starter->pid);
     GSource **sources[] = {&starter->child, &starter->poll};
     for (unsigned i = 0; i < G_N_ELEMENTS(sources); i++)
         if (*sources[i]) {
@@ -134,7 +163,8 @@ void machine_starter_free(struct machine_starter *starter)
         }
     if (starter->fd >= 0)
         close(starter->fd);
-    g_unlink(starter->output);
+    if (starter->output)
+        g_unlink(starter->output);
     g_free(starter->folder);
     g_free(starter->socket);
     g_free(starter->output);
@@ -208,10 +238,63 @@ static void child_ended(GPid pid, int status, gpointer data)
     finish(starter, WIFEXITED(status) && WEXITSTATUS(status) == 0 ? NULL : error);
 }
 
-static void in_child(gpointer data)
+// No copy is made of this program's memory for the child. The machine outlives the terminal and the program that
+// started it.
+static int spawn_program(struct spawning *spawning)
 {
-    setsid(); // the machine outlives the terminal and the program that started it
-    signal(SIGPIPE, SIG_IGN);
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    posix_spawn_file_actions_init(&actions);
+    const int files[] = {spawning->null, spawning->output, spawning->output};
+    for (int i = 0; i < 3; i++)
+        posix_spawn_file_actions_adddup2(&actions, files[i], i);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    char *const arguments[] = {spawning->program, "--machine", spawning->folder, spawning->paused ? "--pause" : NULL,
+                               NULL};
+    int e = posix_spawn(&spawning->pid, spawning->program, &actions, &attributes, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    return e;
+}
+
+// On a busy host a new process takes a while to come: the window that starts a machine must not stand still.
+static void spawn_in_thread(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+    struct spawning *spawning = data;
+    int e = spawn_program(spawning);
+    if (e)
+        g_task_return_new_error(task, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "%s cannot be run: %s", spawning->program,
+                                g_strerror(e));
+    else
+        g_task_return_boolean(task, TRUE);
+}
+
+static void spawned(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    struct spawning *spawning = g_task_get_task_data(G_TASK(result));
+    struct machine_starter *starter = spawning->starter;
+    bool good = g_task_propagate_boolean(G_TASK(result), &error);
+    if (!starter) {
+        if (good)
+            reap_later(spawning->pid);
+        return;
+    }
+    starter->spawning = NULL;
+    if (!good) {
+        finish(starter, error);
+        return;
+    }
+    GMainContext *context = g_main_context_get_thread_default();
+    starter->pid = spawning->pid;
+    starter->child = g_child_watch_source_new(starter->pid);
+    g_source_set_callback(starter->child, G_SOURCE_FUNC(child_ended), starter, NULL);
+    g_source_attach(starter->child, context);
+    starter->poll = g_timeout_source_new(START_POLL_MS);
+    g_source_set_callback(starter->poll, poll_socket, starter, NULL);
+    g_source_attach(starter->poll, context);
 }
 
 static bool spawn(struct machine_starter *starter, bool paused, GError **error)
@@ -223,15 +306,20 @@ static bool spawn(struct machine_starter *starter, bool paused, GError **error)
         return false;
     }
     int output = g_file_open_tmp("cloche-start-XXXXXX", &starter->output, error);
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (output < 0 || null < 0)
+    if (output < 0)
         return false;
-    const char *arguments[] = {program, "--machine", starter->folder, paused ? "--pause" : NULL, NULL};
-    bool good = g_spawn_async_with_fds(NULL, (char **)arguments, NULL, G_SPAWN_DO_NOT_REAP_CHILD, in_child, NULL,
-                                       &starter->pid, null, output, output, error);
-    close(output);
-    close(null);
-    return good;
+    struct spawning *spawning = g_new(struct spawning, 1);
+    *spawning = (struct spawning){.starter = starter,
+                                  .program = g_steal_pointer(&program),
+                                  .folder = g_strdup(starter->folder),
+                                  .paused = paused,
+                                  .null = open("/dev/null", O_RDWR | O_CLOEXEC),
+                                  .output = output};
+    starter->spawning = spawning;
+    g_autoptr(GTask) task = g_task_new(NULL, NULL, spawned, NULL);
+    g_task_set_task_data(task, spawning, spawning_free);
+    g_task_run_in_thread(task, spawn_in_thread);
+    return true;
 }
 
 struct machine_starter *machine_start_process(const char *folder, const char *uuid, bool paused,
@@ -252,18 +340,10 @@ struct machine_starter *machine_start_process(const char *folder, const char *uu
     starter->done = done;
     starter->opaque = opaque;
     starter->deadline = g_get_monotonic_time() + START_TIMEOUT_MS * 1000ll;
-    if (!spawn(starter, paused, error)) {
-        machine_starter_free(starter);
-        return NULL;
-    }
-    GMainContext *context = g_main_context_get_thread_default();
-    starter->child = g_child_watch_source_new(starter->pid);
-    g_source_set_callback(starter->child, G_SOURCE_FUNC(child_ended), starter, NULL);
-    g_source_attach(starter->child, context);
-    starter->poll = g_timeout_source_new(START_POLL_MS);
-    g_source_set_callback(starter->poll, poll_socket, starter, NULL);
-    g_source_attach(starter->poll, context);
-    return starter;
+    if (spawn(starter, paused, error))
+        return starter;
+    machine_starter_free(starter);
+    return NULL;
 }
 
 struct sync_start {

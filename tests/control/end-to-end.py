@@ -213,7 +213,7 @@ def life(work):
     time.sleep(2)
     check(cpu_seconds(pid) - before <= 0.05, f"a paused machine used {cpu_seconds(pid) - before} s of CPU in 2 s")
     check(len(console.beats()) == beats and not console.read(0.2), "a paused machine talked")
-    control = Control("demo")
+    control = Monitor("demo")
     said, used = control.call("x-cloche-stats")["resident-bytes"], memory_in_use(pid)
     control.close()
     check(abs(said - used) < 1 << 20, f"the memory in use is {used >> 20} MiB, and it says {said >> 20} MiB")

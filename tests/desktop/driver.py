@@ -219,9 +219,17 @@ class App:
         return node
 
     def click(self, session, node, button=1):
-        """A real click in the middle of the control."""
-        e = node.get_component_iface().get_extents(self.atspi.CoordType.SCREEN)
-        session.click((e.x + e.width // 2) * session.scale, (e.y + e.height // 2) * session.scale, button)
+        """A real click in the middle of the control, once it stands still: a new window is put into its place first."""
+        def place():
+            e = node.get_component_iface().get_extents(self.atspi.CoordType.SCREEN)
+            return e.x + e.width // 2, e.y + e.height // 2
+
+        def steady():
+            before = place()
+            time.sleep(0.15)
+            return before == place() and before
+        x, y = wait_for("a control that stands still", steady)
+        session.click(x * session.scale, y * session.scale, button)
 
     def set_text(self, node, text):
         node.get_editable_text_iface().set_text_contents(text)
@@ -240,6 +248,19 @@ class App:
 
 
 SHOTS = os.environ.get("SHOTS")  # a folder: tests keep pictures of their steps
+
+
+def in_functions(stack):
+    """The functions of a backtrace (program or library, symbol, offset), the innermost first."""
+    names = []
+    for program, symbol, offset in stack:
+        if program.endswith("/cloche"):
+            found = subprocess.run(["addr2line", "-fe", program, offset], capture_output=True, text=True, check=False).stdout
+            symbol = "*" + found.split("\n")[0]
+        names.append(symbol or os.path.basename(program).split(".")[0])
+    last = len(names) - names[::-1].index("*caught") + 1 if "*caught" in names else 0  # after the latest alarm's handler
+    names = names[last:]
+    return " < ".join(name for name, after in zip(names, names[1:] + [""]) if name != after)
 
 
 def build_folder():
@@ -347,10 +368,19 @@ class Desk:
 
     # ---- Trouble
     def watchdog(self):
-        """What the app's watchdog has said since the last call: the main loop was busy for long."""
+        """What the app's watchdog has said since the last call: the main loop was busy for long; and in which functions."""
         with open(self.errors, encoding="utf-8") as log:
-            lines = [line.strip() for line in log if line.startswith("watchdog:")]
-        new, self.watched = lines[self.watched:], len(lines)
+            lines = log.read().split("\n")
+        new, stack = [], []
+        for number, line in enumerate(lines):
+            frame = re.match(r"(\S+)\((\w*)\+?(\w*)\)\[0x", line)
+            if frame:
+                stack.append(frame.groups())
+            elif line.startswith("watchdog:"):
+                if number >= self.watched:
+                    new.append(f"{line} {in_functions(stack)}")
+                stack = []
+        self.watched = len(lines)
         return new
 
     def explain(self):

@@ -16,14 +16,22 @@ static GtkWidget *next_item(struct walk *walk)
     return item;
 }
 
+// Each change is told to screen readers: only what differs is changed.
+static void set_text(GtkWidget *widget, const char *tip)
+{
+    g_autofree char *present = gtk_widget_get_tooltip_text(widget);
+    if (g_strcmp0(present, tip) == 0)
+        return;
+    gtk_widget_set_tooltip_text(widget, tip);
+    atk_object_set_description(gtk_widget_get_accessible(widget), tip ? tip : "");
+}
+
 static void set_tip(struct walk *walk, GMenuModel *model, int index, GtkWidget *item)
 {
     g_autofree char *action = NULL;
     if (!g_menu_model_get_item_attribute(model, index, G_MENU_ATTRIBUTE_ACTION, "s", &action))
         return;
-    const char *tip = walk->tip(action, walk->data);
-    gtk_widget_set_tooltip_text(item, tip);
-    atk_object_set_description(gtk_widget_get_accessible(item), tip ? tip : "");
+    set_text(item, walk->tip(action, walk->data));
 }
 
 // GTK makes one widget for each item, in order, with separators between sections.
@@ -60,7 +68,7 @@ static void set_button(GtkWidget *widget, gpointer opaque)
     const struct walk *walk = opaque;
     const char *action = GTK_IS_ACTIONABLE(widget) ? gtk_actionable_get_action_name(GTK_ACTIONABLE(widget)) : NULL;
     if (action)
-        gtk_widget_set_tooltip_text(widget, walk->tip(action, walk->data));
+        set_text(widget, walk->tip(action, walk->data));
     else if (GTK_IS_CONTAINER(widget))
         gtk_container_forall(GTK_CONTAINER(widget), set_button, opaque);
 }

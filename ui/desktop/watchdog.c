@@ -9,22 +9,26 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+// Of this thread, in nanoseconds (schedstat): how long it ran, and how long it was ready to run but others had the
+// processor: a busy host is not the app's fault.
+struct usage {
+    guint64 ran, delay;
+};
+
 static struct {
     gint64 limit, awake; // microseconds; AWAKE: when the loop began to work, 0: it waits
-    gint64 delay;        // nanoseconds that others had the processor, up to then
+    struct usage before; // at that moment
 } watchdog;
 
-// Nanoseconds that this thread was ready to run but had no processor (schedstat, second field): a busy host is not the
-// app's fault.
-static gint64 run_delay(void)
+static struct usage usage_now(void)
 {
-    guint64 ran = 0, delay = 0;
+    struct usage now = {0};
     FILE *file = fopen("/proc/thread-self/schedstat", "re");
-    if (file && fscanf(file, "%" SCNu64 " %" SCNu64, &ran, &delay) != 2)
-        delay = 0;
+    if (file && fscanf(file, "%" SCNu64 " %" SCNu64, &now.ran, &now.delay) != 2)
+        now = (struct usage){0};
     if (file)
         fclose(file);
-    return delay;
+    return now;
 }
 
 // Where it is when the limit is over. Prints addresses: `addr2line -fe cloche` names them.
@@ -40,17 +44,23 @@ static void set_alarm(gint64 microseconds)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
+static void report(void)
+{
+    struct usage now = usage_now();
+    gint64 busy = g_get_monotonic_time() - watchdog.awake - (gint64)(now.delay - watchdog.before.delay) / 1000;
+    if (busy > watchdog.limit)
+        fprintf(stderr, "watchdog: the main loop was busy for %d ms, %d of them on the processor\n", (int)(busy / 1000),
+                (int)((now.ran - watchdog.before.ran) / 1000000));
+}
+
 static gint poll_watched(GPollFD *fds, guint count, gint timeout)
 {
     set_alarm(0);
-    if (watchdog.awake) {
-        gint64 busy = g_get_monotonic_time() - watchdog.awake - (run_delay() - watchdog.delay) / 1000;
-        if (busy > watchdog.limit)
-            fprintf(stderr, "watchdog: the main loop was busy for %" G_GINT64_FORMAT " ms\n", busy / 1000);
-    }
+    if (watchdog.awake)
+        report();
     gint ready = g_poll(fds, count, timeout);
     watchdog.awake = g_get_monotonic_time();
-    watchdog.delay = run_delay();
+    watchdog.before = usage_now();
     set_alarm(watchdog.limit);
     return ready;
 }
