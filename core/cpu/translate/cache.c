@@ -116,7 +116,6 @@ void translator_clear(struct translator *t)
         g_hash_table_unref(t->ids);
     g_free(t->donors);
     g_free(t->handed);
-    g_free(t->renewal.met);
     if (t->facts)
         fact_table_free(t->facts);
     if (t->code)
@@ -176,7 +175,7 @@ static void code_populate(struct translator *t)
 
 struct block *block_new(struct translator *t, uint64_t address, uint32_t mode, uint64_t ram_page)
 {
-    if (t->block_count >= t->block_limit || t->limit - t->used < 64 * KiB)
+    if (t->block_count >= t->block_limit || (t->limit - t->used < 64 * KiB && !renewal_grow(t)))
         return NULL;
     if (t->used + 64 * KiB > t->populated)
         code_populate(t);
@@ -224,7 +223,6 @@ void block_publish(struct translator *t, struct block *b)
     } else {
         page_add(t, page, b, index);
     }
-    renewal_note(t, b);
     unsigned slot = block_hash(b->address, b->mode);
     b->hash_next = t->hash[slot];
     __atomic_store_n(&t->block_count, t->block_count + 1, __ATOMIC_RELEASE);

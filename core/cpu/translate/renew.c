@@ -6,8 +6,9 @@
 // the machine lock within a device access counts as having passed, though it goes on in the old half for the rest of
 // its instruction; so the half's memory is given back to the host only when context->inside says that nobody is there.
 //
-// How much of a half is used follows the guest: little, as most code of a system's start is never used again, until the
-// same code is translated again and again in short order. (A compiler needs 100 MiB, an idle desktop 20.)
+// How much of a half is used follows the guest: a little at first; more where that is filled in little processor time,
+// for filling it again would cost a large part of the guest's. A guest that rests gives it back: it begins anew, and
+// translates the little that it still runs. (A compiler needs 100 MiB, an idle desktop 20.)
 #include "core/cpu/translate/translate.h"
 
 #include <errno.h>
@@ -15,12 +16,10 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define LIMIT_FIRST (20 * MiB)
-// Processor time, which a busy host does not stretch.
-#define FULL_SOON  25000000ll    // per MiB: full again within this, the limit is doubled, if it was the same code
-#define FULL_LATE  20000000000ll // not within this: halved
-#define MET_BITS   20
-#define MET_LATELY 8 // generations
+#define LIMIT_STEP (20 * MiB)
+#define FULL_SOON  100000000ll // nanoseconds of processor time, which a busy host does not stretch, per MiB
+#define REST_TIME  (5 * G_USEC_PER_SEC)
+#define REST_SHARE 10 // of that time at most one part in this many is processor time
 
 static int64_t processor_time(void)
 {
@@ -39,10 +38,9 @@ static void half_start(struct translator *t, unsigned half)
     t->half = half;
     t->used = half_at(half);
     t->populated = t->used & PAGE_MASK;
-    t->limit = t->used + MIN(HALF_SIZE, t->renewal.limit);
+    t->limit = t->used + MIN(LIMIT_STEP, t->renewal.limit_most);
     t->block_first = t->block_count = half * (BLOCK_MAX / 2);
     t->block_limit = t->block_first + BLOCK_MAX / 2;
-    t->renewal.blocks = t->renewal.again = 0;
     t->renewal.since = processor_time();
 }
 
@@ -50,35 +48,40 @@ void renewal_init(struct translator *t)
 {
     struct renewal *r = &t->renewal;
     const char *kib = g_getenv("CLOCHE_CODE_CACHE_KIB"); // for tests: a cache that is full soon
-    r->limit_most = MAX(t->set->host.ram->capacity / 4, LIMIT_FIRST);
+    r->limit_most = MAX(t->set->host.ram->capacity / 4, LIMIT_STEP);
     if (kib)
         r->limit_most = MAX(g_ascii_strtoull(kib, NULL, 10), 256) * 1024;
-    r->limit = MIN(LIMIT_FIRST, r->limit_most);
-    r->met = g_new0(uint8_t, 1u << MET_BITS);
-    r->generation = 1;
+    r->limit_most = MIN(r->limit_most, HALF_SIZE);
+    r->rest_since = g_get_monotonic_time();
     half_start(t, 0);
 }
 
-// Was this code met lately? One byte per hash holds the last generation that met it.
-void renewal_note(struct translator *t, const struct block *b)
+bool renewal_grow(struct translator *t)
 {
-    struct renewal *r = &t->renewal;
-    uint64_t key = (b->ram_page | (b->address & ~PAGE_MASK)) * 0x9e3779b97f4a7c15ull;
-    uint8_t *met = &r->met[key >> (64 - MET_BITS)];
-    r->blocks++;
-    r->again += *met && *met != r->generation && (uint8_t)(r->generation - *met) <= MET_LATELY;
-    *met = r->generation;
+    size_t size = t->limit - half_at(t->half);
+    if (size >= t->renewal.limit_most || processor_time() - t->renewal.since > FULL_SOON * (int64_t)(size / MiB))
+        return false;
+    t->limit = half_at(t->half) + MIN(size + LIMIT_STEP, t->renewal.limit_most);
+    return true;
 }
 
-static void limit_adapt(struct renewal *r)
+void renewal_rest(struct context *c)
 {
-    int64_t took = processor_time() - r->since;
-    if (took < FULL_SOON * (int64_t)(r->limit / MiB) && r->again > r->blocks / 4 * 3)
-        r->limit = MIN(r->limit * 2, r->limit_most);
-    else if (took > FULL_LATE)
-        r->limit = MAX(r->limit / 2, MIN(LIMIT_FIRST, r->limit_most));
-    if (++r->generation == 0)
-        r->generation = 1;
+    struct translator *t = c->translator;
+    struct renewal *r = &t->renewal;
+    int64_t now = g_get_monotonic_time(), wall = now - r->rest_since;
+    if (wall < REST_TIME)
+        return;
+    g_mutex_lock(&t->lock);
+    int64_t used = processor_time(), worked = (used - r->rest_used) / 1000;
+    bool rests = wall >= REST_TIME && worked < wall / REST_SHARE && t->used - half_at(t->half) > LIMIT_STEP;
+    r->rest_since = now;
+    r->rest_used = used;
+    g_mutex_unlock(&t->lock);
+    if (!rests)
+        return;
+    c->counters.cache_rests++;
+    translator_renew(t);
 }
 
 static void leave_half(struct vcpu *v, void *opaque)
@@ -126,7 +129,6 @@ void translator_renew(struct translator *t)
     if (mine) {
         r->busy = true;
         r->old_used = MAX(t->used, t->populated);
-        limit_adapt(r);
         translator_forget_blocks(t);
         half_start(t, !t->half);
     }

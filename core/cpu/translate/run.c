@@ -318,6 +318,8 @@ static enum engine_exit translate_run(struct vcpu *v)
         uint32_t bits = atomic_load(&v->attention);
         if (c->translator->rewritten && rounds % 64 == 0)
             rewritten_rest(c->translator);
+        if (rounds % 64 == 0)
+            renewal_rest(c);
         if (bits & ATTENTION_FLUSH)
             vcpu_run_queued(v);
         if (bits & (ATTENTION_STOP | ATTENTION_INIT | ATTENTION_SIPI | ATTENTION_RESET))

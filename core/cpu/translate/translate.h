@@ -93,6 +93,7 @@ enum mode_bit {
     X(rewritten_pages, "times that a page's blocks began to check themselves")                                         \
     X(stale_blocks, "blocks that found themselves out of date")                                                        \
     X(cache_flushes, "code cache flushes")                                                                             \
+    X(cache_rests, "code caches given back by a guest that rests")                                                     \
     X(fills, "TLB entries filled")                                                                                     \
     X(shadow_hits, "TLB fills served by shadow tables")                                                                \
     X(space_switches, "address space switches")                                                                        \
@@ -326,11 +327,10 @@ struct thunks {
 
 // When the code cache is begun anew (renew.c).
 struct renewal {
-    size_t limit, limit_most; // bytes of a half that may be used
-    int64_t since;            // processor time when the present half was begun
-    uint32_t blocks, again;   // translated since; of these, met in the last few generations too
-    uint8_t *met;
-    uint8_t generation;
+    size_t limit_most;          // bytes of a half that may be used
+    int64_t since;              // processor time when the present half was begun
+    _Atomic int64_t rest_since; // microseconds: since when the guest may rest
+    int64_t rest_used;          // processor time then
     // The last half: not given back yet; all vCPUs have passed since; how far it was used.
     bool busy;
     _Atomic bool passed;
@@ -416,7 +416,10 @@ void rewritten_rest(struct translator *t);
 
 // renew.c
 void renewal_init(struct translator *t);
-void renewal_note(struct translator *t, const struct block *b); // translator lock held
+// The half is full: may more of it be used? Translator lock held.
+bool renewal_grow(struct translator *t);
+// Begins the cache anew where it is large and the guest rests; as translator_renew().
+void renewal_rest(struct context *c);
 // The code cache is full: an empty half from here on. No lock held; waits for every vCPU.
 void translator_renew(struct translator *t);
 void renewal_finish(struct translator *t); // where renewal.passed is set: when a vCPU has left translated code
