@@ -419,10 +419,10 @@ static void emit_link_stub(struct compiler *c, struct stub *s)
         emit_patch(e, s->field);
     if (cross && s->live)
         flags_restore_sequence(e);
-    emit_guest_address(e, HOST_A, s->target);
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5); // lea r14, [rip + 5]
     emit_jmp(e, c->t->thunks.link);
-    struct link_site site = {.field = s->field ? host32(s->field + e->shift) : host32(c->block->host + 1),
+    struct link_site site = {.target = s->target,
+                             .field = s->field ? host32(s->field + e->shift) : host32(c->block->host + 1),
                              .check = host32(check),
                              .stub = begin,
                              .block = (uint32_t)(c->block - c->t->blocks),

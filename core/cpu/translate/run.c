@@ -141,6 +141,25 @@ static struct block *block_make(struct context *c, uint64_t address, uint32_t mo
     return b;
 }
 
+struct block *block_at_hand(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page,
+                            const struct link_site *site)
+{
+    struct translator *t = c->translator;
+    struct block *b = NULL;
+    g_mutex_lock(&t->lock);
+    if (t->generation == atomic_load(&c->inside)) { // else what is translated now is not for us, nor SITE for it
+        b = block_find(t, address, mode, ram_page);
+        if (!b && (ram_tracked(t->set->host.ram, ram_page) & TRACK_CODE) && !page_rewritten(t, ram_page))
+            b = block_relocate(c, address, mode, ram_page);
+    }
+    if (b && site) {
+        link_make(t, site, b);
+        c->counters.links++;
+    }
+    g_mutex_unlock(&t->lock);
+    return b;
+}
+
 // The block of ADDRESS, translated if need be. NULL: interpret.
 static struct block *block_get(struct context *c, uint64_t address, uint32_t mode)
 {

@@ -367,20 +367,22 @@ uint64_t translate_commit(struct context *c)
 
 // ---- Indirect jumps -------------------------------------------------------------------------------------------------
 
-// The block at ADDRESS, if there is one and its page can be met without a fault.
-static struct block *block_near(struct context *c, uint64_t address, uint32_t mode)
+// The block at ADDRESS, if there is one or it can be copied, and its page can be met without a fault. SITE: a link to
+// it is made, if not NULL.
+static struct block *block_near(struct context *c, uint64_t address, uint32_t mode, const struct link_site *site)
 {
     uint32_t plain = mode & ~(uint32_t)MODE_NOSHARE;
     const struct fetch_info *i = &c->fetch_info[fetch_slot(c->translator, address & PAGE_MASK, plain)];
     uint64_t ram_page = i->ram_page;
-    if (i->page != (address & PAGE_MASK) || i->mode != plain) {
-        bool loaded = foreign_begin(c);
-        bool found = fetch_page(c, address, plain, &ram_page);
-        foreign_end(c, loaded);
-        if (!found)
-            return NULL;
-    }
-    return block_find(c->translator, address, mode, ram_page);
+    bool fetched = i->page == (address & PAGE_MASK) && i->mode == plain;
+    struct block *b = fetched ? block_find(c->translator, address, mode, ram_page) : NULL;
+    if (b && !site)
+        return b;
+    bool loaded = foreign_begin(c);
+    if (fetched || fetch_page(c, address, plain, &ram_page))
+        b = block_at_hand(c, address, mode, ram_page, site);
+    foreign_end(c, loaded);
+    return b;
 }
 
 uint64_t translate_lookup(struct context *c, uint64_t address)
@@ -388,7 +390,7 @@ uint64_t translate_lookup(struct context *c, uint64_t address)
     struct translator *t = c->translator;
     c->counters.lookups++;
     c->exit_reason = EXIT_LOOKUP;
-    struct block *b = atomic_load(&c->kicked) || t->single ? NULL : block_near(c, address, c->mode);
+    struct block *b = atomic_load(&c->kicked) || t->single ? NULL : block_near(c, address, c->mode, NULL);
     if (!b)
         return (uintptr_t)t->thunks.exit_saved;
     uint64_t *jumps = jump_table(t, c->mode & MODE_USER ? FAST_USER : c->mode & MODE_AC ? FAST_KERNEL_AC : FAST_KERNEL);
@@ -439,10 +441,12 @@ uint64_t translate_link(struct context *c)
 {
     struct translator *t = c->translator;
     const struct link_site *site = (const struct link_site *)(uintptr_t)c->link_site;
+    c->slow_host = site->target;
     c->exit_reason = EXIT_LINK;
-    if (atomic_load(&c->kicked) || !site->check || *(const uint8_t *)(uintptr_t)site->check != LINK_MADE)
+    if (atomic_load(&c->kicked) || t->single)
         return (uintptr_t)t->thunks.exit_host;
-    c->counters.page_checks++;
-    struct block *b = block_near(c, c->slow_host, c->mode | (site->noshare ? MODE_NOSHARE : 0));
+    bool made = site->check && *(const uint8_t *)(uintptr_t)site->check == LINK_MADE;
+    c->counters.page_checks += made;
+    struct block *b = block_near(c, site->target, c->mode | (site->noshare ? MODE_NOSHARE : 0), made ? NULL : site);
     return b ? (uintptr_t)b->host : (uintptr_t)t->thunks.exit_host;
 }

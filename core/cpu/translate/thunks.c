@@ -219,7 +219,6 @@ static void emit_lookup(struct emitter *e, struct thunks *t)
 static void emit_link_miss(struct emitter *e, struct thunks *t)
 {
     t->link = emit_here(e);
-    emit_store(e, HOST_A, MEM_CONTEXT(slow_host));
     emit_store(e, HOST_T, MEM_CONTEXT(link_site));
     emit_call_with_flags(e, t, (uintptr_t)translate_link);
 }

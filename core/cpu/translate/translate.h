@@ -295,19 +295,20 @@ struct slow_site {
 #define LINK_MADE 0x65 // first byte of a page check that was filled in
 
 struct link_site {
-    uint32_t field; // executable address of the rel32 to patch
-    uint32_t check; // address of the page-check sequence to fill in, or 0
-    uint32_t stub;  // where the field leads until the link is made; 0: the field is a dead block's entry
-    uint32_t block; // index of the block that leaves
-    uint32_t live;  // flags that the target needs (known when translated)
-    bool noshare;   // the target is a translation without shared checks
+    uint64_t target; // guest address
+    uint32_t field;  // executable address of the rel32 to patch
+    uint32_t check;  // address of the page-check sequence to fill in, or 0
+    uint32_t stub;   // where the field leads until the link is made; 0: the field is a dead block's entry
+    uint32_t block;  // index of the block that leaves
+    uint32_t live;   // flags that the target needs (known when translated)
+    bool noshare;    // the target is a translation without shared checks
 } __attribute__((packed));
 
 struct thunks {
     uint8_t *enter, *enter_end;                // enter(context, host address)
     uint8_t *abort;                            // leave from inside `enter`
     uint8_t *exit_host, *exit_saved;           // HOST_A: next RIP; context->exit_reason is set
-    uint8_t *link;                             // direct link not made yet: HOST_A: RIP, HOST_T: link_site
+    uint8_t *link;                             // direct link not made yet: HOST_T: link_site
     uint8_t *lookup;                           // indirect miss: HOST_A: RIP; flags are saved
     uint8_t *interpret_host, *interpret_saved; // HOST_A: RIP of the instruction
     uint8_t *slow, *slow_return;               // HOST_A: address, HOST_T: slow_site
@@ -427,7 +428,7 @@ void renewal_finish(struct translator *t); // where renewal.passed is set: when 
 // relocate.c: translator lock held.
 void donor_add(struct translator *t, const struct block *b);
 void donors_forget(struct translator *t);
-// A copy of the same code's translation at another address, or NULL.
+// A copy of the same code's translation at another address, or NULL. What it jumped to comes along.
 struct block *block_relocate(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page);
 
 // compile.c: translator lock held. NULL: the cache is full.
@@ -548,6 +549,10 @@ enum engine_exit translate_step(struct vcpu *v);
 void context_load(struct context *c);  // from struct vcpu
 void context_store(struct context *c); // into struct vcpu
 bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ram_page);
+// The block at ADDRESS, if it is there or can be copied; a link from SITE to it, if not NULL, is made. Not for single
+// steps. NULL: block_get() knows.
+struct block *block_at_hand(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page,
+                            const struct link_site *site);
 void vector_save(struct context *c);
 void vector_load(struct context *c);
 
