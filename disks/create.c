@@ -2,23 +2,7 @@
 #include "disks/create.h"
 #include "disks/driver.h"
 #include "disks/identity.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <glib/gstdio.h>
-#include <string.h>
-#include <unistd.h>
-
-static bool sync_folder(const char *path)
-{
-    g_autofree char *folder = g_path_get_dirname(path);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    bool ok = fsync(fd) == 0;
-    close(fd);
-    return ok;
-}
+#include "disks/staging.h"
 
 // The base as it is now: its size for the new overlay, and what the overlay will remember of it.
 static bool look_at_base(const char *path, struct disk_create_options *options, char **format, char **identity,
@@ -48,22 +32,11 @@ static bool add_base(const char *path, const char *backing, const char *format, 
     return ok;
 }
 
-static bool create_at(const char *path, const struct disk_driver *driver, const struct disk_create_options *options,
-                      const char *format, const char *identity, GError **error)
-{
-    if (driver->create(path, options, error)) {
-        if (!options->backing || add_base(path, options->backing, format, identity, options, error))
-            return true;
-        g_unlink(path);
-    }
-    return false;
-}
-
 bool disk_create(const char *path, const struct disk_create_options *asked, GError **error)
 {
     struct disk_create_options options = *asked;
     const struct disk_driver *driver = disk_driver_find(options.format ? options.format : "qcow2");
-    g_autofree char *format = NULL, *identity = NULL;
+    g_autofree char *format = NULL, *identity = NULL, *name = g_path_get_basename(path);
     if (!driver || !driver->create) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
                     "Cannot create %s: the format “%s” is not known; known are raw, qcow2, vmdk, vdi and vhd", path,
@@ -75,23 +48,14 @@ bool disk_create(const char *path, const struct disk_create_options *asked, GErr
                     "Cannot create %s: only qcow2 images can be overlays here; any format can be their base", path);
         return false;
     }
-    if (options.backing && !look_at_base(path, &options, &format, &identity, error))
+    struct staging s;
+    if ((options.backing && !look_at_base(path, &options, &format, &identity, error)) ||
+        !staging_begin(&s, path, options.force ? STAGING_REPLACE : STAGING_NEW, error))
         return false;
-    if (g_file_test(path, G_FILE_TEST_EXISTS) && !options.force) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_EXISTS,
-                    "%s exists already: choose another name, or ask for it to be replaced", path);
-        return false;
-    }
     options.size = ALIGN_UP(options.size, 512);
-    g_autofree char *fresh = options.force ? g_strdup_printf("%s.new-%d", path, getpid()) : g_strdup(path);
-    bool ok = create_at(fresh, driver, &options, format, identity, error);
-    if (ok && options.force && g_rename(fresh, path) < 0) {
-        set_errno_error(error, -errno, "Cannot replace %s", path);
-        ok = false;
-    }
-    if (!ok && options.force)
-        g_unlink(fresh);
-    if (ok && !sync_folder(path))
-        log_warning("disks", "%s: its folder could not be synced", path);
-    return ok;
+    if (!options.name)
+        options.name = name;
+    bool ok = driver->create(s.fresh, &options, error) &&
+              (!options.backing || add_base(s.fresh, options.backing, format, identity, &options, error));
+    return staging_end(&s, ok, error);
 }

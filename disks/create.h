@@ -14,12 +14,13 @@ struct disk_create_options {
     const char *backing; // path of the base as recorded (relative: to the new file's folder), or NULL. qcow2 only
     const char *backing_format; // NULL: found by opening the base
     bool preallocate;           // take the space now: fixed VDI, fixed VHD, flat VMDK, metadata of qcow2
-    bool force;                 // replace an existing file
+    bool force;                 // replace an existing image that nobody uses
     unsigned cluster_size;      // qcow2: 512 to 2 MiB
     unsigned version;           // qcow2: 2 or 3
     bool lazy_refcounts, extended_l2;
     unsigned refcount_bits; // qcow2: 1, 2, 4, 8, 16, 32, 64
     enum disk_compression compression;
+    const char *name; // what the image calls itself where its format records that; NULL: as its file
     struct file_hooks *hooks;
 };
 

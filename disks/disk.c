@@ -264,7 +264,17 @@ bool disk_resize(struct disk *disk, uint64_t size, GError **error)
         return false;
     }
     disk_drain(disk);
-    return size == disk->size || disk->driver->resize(disk, size, error);
+    if (size == disk->size)
+        return true;
+    if (disk->driver->may_resize && !disk->driver->may_resize(disk, size, error))
+        return false;
+    int rc = disk->driver->resize(disk, size);
+    if (rc == -EFBIG && disk->driver->size_limit)
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "%s cannot get that large: %s", disk->path,
+                    disk->driver->size_limit);
+    else if (rc)
+        set_errno_error(error, rc, "Cannot resize %s", disk->path);
+    return rc == 0;
 }
 
 uint64_t disk_size(struct disk *disk)

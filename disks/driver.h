@@ -62,8 +62,12 @@ struct disk_driver {
     int (*discard)(struct disk *disk, uint64_t offset, uint64_t length);
     int (*flush)(struct disk *disk);
     int (*settle)(struct disk *disk); // after the last flush: leave the file tidy
-    bool (*resize)(struct disk *disk, uint64_t size, GError **error);
+    // To another size than the present one, with nothing in flight. -EFBIG: SIZE_LIMIT tells why.
+    int (*resize)(struct disk *disk, uint64_t size);
+    bool (*may_resize)(struct disk *disk, uint64_t size, GError **error); // NULL: to any size
+    const char *size_limit;
     void (*info)(struct disk *disk, struct disk_info *info);
+    // NAME of OPTIONS is set. May leave something behind when it fails.
     bool (*create)(const char *path, const struct disk_create_options *options, GError **error);
     bool (*check)(struct disk *disk, bool repair, struct disk_check_result *result, struct job *job, GError **error);
     // Points the overlay at another base (NULL: none); IDENTITY as made by identity.c. On stable storage when done.
@@ -74,7 +78,7 @@ struct disk_driver {
     bool (*check_base)(struct disk *disk, GError **error);
     // Forgets everything that this layer knows, so that its base shows.
     int (*make_empty)(struct disk *disk);
-    uint64_t (*cluster_size)(struct disk *disk);
+    uint64_t (*cluster_size)(struct disk *disk); // 0: a variant that has none
     // A text that changes whenever the image starts to be written (36 characters, not terminated), or NULL.
     const char *(*generation)(struct disk *disk);
 };
@@ -124,6 +128,13 @@ static inline void extent_release(struct extent *extent)
 // Reads what the chain below and including DISK shows, blocking.
 int disk_readv(struct disk *disk, uint64_t offset, uint64_t length, const struct iovec *iov, unsigned iov_count);
 int disk_run(struct disk *disk, struct disk_request *request); // blocking
+
+// In what pieces space is best taken and given back, also where the format has no clusters.
+static inline uint64_t disk_cluster_size(struct disk *disk)
+{
+    uint64_t size = disk->driver->cluster_size ? disk->driver->cluster_size(disk) : 0;
+    return size ? size : 64 * KiB;
+}
 
 // disks/overlay.c: for an overlay over a base that was written to when it was made. Nothing is in flight.
 void disk_overlay_identify(struct disk *overlay);

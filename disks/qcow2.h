@@ -240,7 +240,8 @@ void qcow2_snapshots_free(struct qcow2 *q);
 bool qcow2_snapshot_select(struct qcow2 *q, const char *name, GError **error);
 
 // qcow2_resize.c, qcow2_create.c, qcow2_check.c
-bool qcow2_resize(struct disk *disk, uint64_t size, GError **error);
+bool qcow2_may_resize(struct disk *disk, uint64_t size, GError **error);
+int qcow2_resize(struct disk *disk, uint64_t size);
 int qcow2_grow_l1(struct qcow2 *q, uint64_t entries);
 bool qcow2_create(const char *path, const struct disk_create_options *options, GError **error);
 bool qcow2_check(struct disk *disk, bool repair, struct disk_check_result *result, struct job *job, GError **error);

@@ -92,23 +92,21 @@ static int shrink(struct disk *disk, uint64_t size)
     return rc ? rc : set_size(disk, size);
 }
 
-bool qcow2_resize(struct disk *disk, uint64_t size, GError **error)
+bool qcow2_may_resize(struct disk *disk, uint64_t size, GError **error)
 {
     struct qcow2 *q = disk->state;
-    if (q->snapshot_count && (q->version < 3 || size < disk->size)) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
-                    "%s has internal snapshots, so it cannot be resized: convert it to a new image first", disk->path);
-        return false;
-    }
-    int rc = q->generation_marked ? 0 : qcow2_mark_generation(q);
-    if (!rc)
-        rc = size > disk->size ? grow(disk, size) : shrink(disk, size);
-    if (!rc)
+    if (!q->snapshot_count || (q->version >= 3 && size > disk->size))
         return true;
-    if (rc == -EFBIG)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s cannot get that large with its cluster size: convert it with larger clusters", disk->path);
-    else
-        set_errno_error(error, rc, "Cannot resize %s", disk->path);
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
+                "%s has internal snapshots, so it cannot be resized: convert it to a new image first", disk->path);
     return false;
+}
+
+int qcow2_resize(struct disk *disk, uint64_t size)
+{
+    struct qcow2 *q = disk->state;
+    int rc = q->generation_marked ? 0 : qcow2_mark_generation(q);
+    if (rc)
+        return rc;
+    return size > disk->size ? grow(disk, size) : shrink(disk, size);
 }

@@ -131,7 +131,7 @@ static int raw_flush(struct disk *disk)
     return file_sync(disk->file);
 }
 
-static bool raw_resize(struct disk *disk, uint64_t size, GError **error)
+static bool raw_may_resize(struct disk *disk, uint64_t size, GError **error)
 {
     if (!disk->file->regular) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
@@ -140,20 +140,22 @@ static bool raw_resize(struct disk *disk, uint64_t size, GError **error)
     }
     uint64_t old = disk->size;
     disk->size = size;
-    if (disk->probed && size < old && size >= 512 && check_probe(disk, 0, 0, NULL, 0)) {
-        disk->size = old;
+    bool changes = disk->probed && size < old && size >= 512 && check_probe(disk, 0, 0, NULL, 0);
+    disk->size = old;
+    if (changes)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
                     "%s would look like another format at that size: name the format raw to resize it", disk->path);
-        return false;
-    }
+    return !changes;
+}
+
+static int raw_resize(struct disk *disk, uint64_t size)
+{
     int rc = file_truncate(disk->file, size);
     if (!rc)
         rc = file_sync(disk->file);
     if (!rc)
-        return true;
-    disk->size = old;
-    set_errno_error(error, rc, "Cannot resize %s", disk->path);
-    return false;
+        disk->size = size;
+    return rc;
 }
 
 static bool raw_create(const char *path, const struct disk_create_options *options, GError **error)
@@ -184,5 +186,6 @@ const struct disk_driver raw_driver = {
     .discard = raw_discard,
     .flush = raw_flush,
     .resize = raw_resize,
+    .may_resize = raw_may_resize,
     .create = raw_create,
 };

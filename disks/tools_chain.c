@@ -132,7 +132,7 @@ bool disk_commit(const char *path, bool keep, struct job *job, GError **error)
 static bool rebase_copy(struct disk *disk, struct disk *fresh, struct job *job, GError **error)
 {
     g_autofree uint8_t *was = g_malloc(CHUNK), *will = g_malloc(CHUNK);
-    uint64_t unit = disk->driver->cluster_size(disk);
+    uint64_t unit = disk_cluster_size(disk);
     for (uint64_t at = 0; at < disk->size;) {
         struct extent extent;
         if (job_check_cancelled(job, error))

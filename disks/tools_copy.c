@@ -2,6 +2,7 @@
 // Converting, comparing, compacting.
 #include "disks/driver.h"
 #include "disks/info.h"
+#include "disks/staging.h"
 #include "disks/tools.h"
 
 #include <errno.h>
@@ -93,10 +94,11 @@ static bool fill_target(struct disk *from, const char *path, const struct disk_c
     struct disk *to = disk_open(path, options->target.format ? options->target.format : "qcow2", 0, error);
     if (!to)
         return false;
-    struct copy c = {
-        .from = from, .to = to, .compress = options->compress, .unit = 64 * KiB, .buffer = g_malloc(CHUNK)};
-    if (to->driver->cluster_size)
-        c.unit = CLAMP(to->driver->cluster_size(to), 512, CHUNK);
+    struct copy c = {.from = from,
+                     .to = to,
+                     .compress = options->compress,
+                     .unit = MIN(disk_cluster_size(to), CHUNK),
+                     .buffer = g_malloc(CHUNK)};
     bool ok = !c.compress || to->driver->write_compressed;
     if (!ok)
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED,
@@ -111,14 +113,26 @@ static bool fill_target(struct disk *from, const char *path, const struct disk_c
     return ok;
 }
 
-static void remove_image(const char *path)
+// OPTIONS as for disk_convert(), except that the format of the source and whether to replace are decided already.
+static bool convert_open(struct disk *from, const char *target, const struct disk_convert_options *options,
+                         enum staging_mode mode, struct job *job, GError **error)
 {
-    g_unlink(path);
-    if (!g_str_has_suffix(path, ".vmdk"))
-        return;
-    g_autofree char *stem = g_strndup(path, strlen(path) - 5);
-    g_autofree char *data = g_strconcat(stem, "-flat.vmdk", NULL);
-    g_unlink(data);
+    struct disk_create_options create = options->target;
+    g_autofree char *name = g_path_get_basename(target);
+    struct staging s;
+    create.force = false;
+    create.name = name;
+    if (!create.size)
+        create.size = from->size;
+    if (create.size < from->size) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                    "%s is larger than the size asked for %s: shrink it first", from->path, target);
+        return false;
+    }
+    if (!staging_begin(&s, target, mode, error))
+        return false;
+    bool ok = disk_create(s.fresh, &create, error) && fill_target(from, s.fresh, options, job, error);
+    return staging_end(&s, ok, error);
 }
 
 bool disk_convert(const char *source, const char *target, const struct disk_convert_options *options, struct job *job,
@@ -129,18 +143,7 @@ bool disk_convert(const char *source, const char *target, const struct disk_conv
     struct disk *from = disk_open_with(source, &open, error);
     if (!from)
         return false;
-    struct disk_create_options create = options->target;
-    if (!create.size)
-        create.size = from->size;
-    bool ok = false;
-    if (create.size < from->size)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s is larger than the size asked for %s: shrink it first", source, target);
-    else if (disk_create(target, &create, error)) {
-        ok = fill_target(from, target, options, job, error);
-        if (!ok)
-            remove_image(target);
-    }
+    bool ok = convert_open(from, target, options, options->target.force ? STAGING_REPLACE : STAGING_NEW, job, error);
     disk_close(from);
     return ok;
 }
@@ -217,7 +220,7 @@ bool disk_compare(const char *a, const char *a_format, const char *b, const char
 // Turns data that is all zeroes into space. Only this layer's own clusters are touched.
 static bool drop_zeroes(struct disk *disk, struct job *job, GError **error)
 {
-    uint64_t unit = disk->driver->cluster_size ? disk->driver->cluster_size(disk) : 64 * KiB;
+    uint64_t unit = disk_cluster_size(disk);
     uint64_t chunk = MAX(ALIGN_DOWN(CHUNK, unit), unit);
     g_autofree uint8_t *data = g_malloc(chunk);
     for (uint64_t at = 0; at < disk->size;) {
@@ -244,27 +247,13 @@ static bool drop_zeroes(struct disk *disk, struct job *job, GError **error)
     return rc ? io_error(error, rc, "compact", disk->path) : true;
 }
 
-static bool compact_by_copy(const char *path, const char *format, struct job *job, GError **error)
-{
-    g_autofree char *fresh = g_strdup_printf("%s.compact-%d", path, getpid());
-    struct disk_convert_options options = {.source_format = format, .target.format = format};
-    if (!disk_convert(path, fresh, &options, job, error))
-        return false;
-    if (g_rename(fresh, path) == 0)
-        return true;
-    int rc = -errno;
-    g_unlink(fresh);
-    return io_error(error, rc, "replace", path);
-}
-
 bool disk_compact(const char *path, const char *format, int64_t *freed, struct job *job, GError **error)
 {
-    // Opened for writing even where a copy replaces it: nobody else may have it open.
+    // Open for writing until a copy has replaced it: nobody else may have it open.
     struct disk *disk = disk_open(path, format, 0, error);
     if (!disk)
         return false;
     int64_t before = file_allocated(disk->file);
-    g_autofree char *name = g_strdup(disk->driver->name);
     bool in_place = disk->driver == &raw_driver || disk->driver == &qcow2_driver, ok = true;
     if (disk->read_only) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_UNSUPPORTED, "%s cannot be compacted: %s", path,
@@ -276,9 +265,10 @@ bool disk_compact(const char *path, const char *format, int64_t *freed, struct j
     struct disk_info *info = disk_info_of(disk);
     bool grows = g_strcmp0(info->variant, "dynamic") == 0 || g_strcmp0(info->variant, "monolithicSparse") == 0;
     disk_info_free(info);
-    disk_close(disk);
+    struct disk_convert_options copy = {.target.format = disk->driver->name};
     if (ok && !in_place && grows)
-        ok = compact_by_copy(path, name, job, error);
+        ok = convert_open(disk, path, &copy, STAGING_REPLACE_OWN, job, error);
+    disk_close(disk);
     GStatBuf st;
     if (ok && freed)
         *freed = g_stat(path, &st) == 0 ? before - st.st_blocks * 512ll : 0;

@@ -435,6 +435,7 @@ const struct disk_driver vdi_driver = {
     .discard = vdi_discard,
     .flush = vdi_flush,
     .resize = vdi_resize,
+    .size_limit = "a VDI image ends at 512 TiB; convert it to qcow2",
     .info = vdi_info,
     .create = vdi_create,
     .check = vdi_check,

@@ -52,7 +52,7 @@ static inline uint32_t vdi_get32(const struct vdi *v, unsigned at)
 int vdi_mark(struct vdi *v);
 
 // vdi_resize.c
-bool vdi_resize(struct disk *disk, uint64_t size, GError **error);
+int vdi_resize(struct disk *disk, uint64_t size);
 // How many places past the count of blocks may be in use: a resize that was cut short had moved the first blocks there.
 static inline uint64_t vdi_spare_places(const struct vdi *v)
 {

@@ -138,18 +138,11 @@ static int shrink(struct disk *disk, uint64_t size)
     return rc ? rc : file_sync(g->file);
 }
 
-bool vdi_resize(struct disk *disk, uint64_t size, GError **error)
+int vdi_resize(struct disk *disk, uint64_t size)
 {
     struct vdi *v = disk->state;
     int rc = v->marked ? 0 : vdi_mark(v);
-    if (!rc)
-        rc = size > disk->size ? grow(disk, size) : shrink(disk, size);
-    if (!rc)
-        return true;
-    if (rc == -EFBIG)
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s cannot get that large: a VDI image ends at 512 TiB; convert it to qcow2", disk->path);
-    else
-        set_errno_error(error, rc, "Cannot resize %s", disk->path);
-    return false;
+    if (rc)
+        return rc;
+    return size > disk->size ? grow(disk, size) : shrink(disk, size);
 }

@@ -575,6 +575,7 @@ const struct disk_driver vhd_driver = {
     .discard = vhd_discard,
     .flush = vhd_flush,
     .resize = vhd_resize,
+    .size_limit = "a VHD image ends at 2040 GiB; convert it to qcow2",
     .info = vhd_info,
     .create = vhd_create,
     .check = vhd_check,

@@ -64,7 +64,7 @@ void vhd_put_geometry(uint8_t *out, uint64_t size);
 void vhd_put_creator(uint8_t *footer);
 
 // vhd_resize.c
-bool vhd_resize(struct disk *disk, uint64_t size, GError **error);
+int vhd_resize(struct disk *disk, uint64_t size);
 // Ends what a crash cut short: both copies of a dynamic image's footer agree, a fixed one has no stale footer.
 int vhd_recover(struct disk *disk);
 

@@ -205,20 +205,13 @@ int vhd_recover(struct disk *disk)
     return put(disk->file, 0, last, FOOTER);
 }
 
-bool vhd_resize(struct disk *disk, uint64_t size, GError **error)
+int vhd_resize(struct disk *disk, uint64_t size)
 {
     struct vhd *v = disk->state;
-    if (size > VHD_MOST) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s cannot get that large: a VHD image ends at 2040 GiB; convert it to qcow2", disk->path);
-        return false;
-    }
-    uint64_t blocks = v->type == VHD_FIXED ? 0 : size / v->block_size + !!(size % v->block_size);
-    int rc = v->type == VHD_FIXED ? resize_fixed(disk, size)
-             : size > disk->size  ? grow_dynamic(disk, size, blocks)
-                                  : shrink_dynamic(disk, size, blocks);
-    if (!rc)
-        return true;
-    set_errno_error(error, rc, "Cannot resize %s", disk->path);
-    return false;
+    if (size > VHD_MOST)
+        return -EFBIG;
+    if (v->type == VHD_FIXED)
+        return resize_fixed(disk, size);
+    uint64_t blocks = size / v->block_size + !!(size % v->block_size);
+    return size > disk->size ? grow_dynamic(disk, size, blocks) : shrink_dynamic(disk, size, blocks);
 }

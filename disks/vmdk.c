@@ -4,6 +4,7 @@
 #include "disks/check.h"
 #include "disks/create.h"
 #include "disks/info.h"
+#include "disks/staging.h"
 #include "disks/vmdk.h"
 
 #include <errno.h>
@@ -270,8 +271,7 @@ static void vmdk_info(struct disk *disk, struct disk_info *info)
 
 static uint64_t vmdk_cluster_size(struct disk *disk)
 {
-    uint64_t size = ((struct vmdk *)disk->state)->extents[0].grains.grain_size;
-    return size ? size : 64 * KiB;
+    return ((struct vmdk *)disk->state)->extents[0].grains.grain_size;
 }
 
 static const char *vmdk_generation(struct disk *disk)
@@ -279,9 +279,8 @@ static const char *vmdk_generation(struct disk *disk)
     return ((struct vmdk *)disk->state)->generation;
 }
 
-static int create_sparse(struct file *file, const char *path, uint64_t size)
+static int create_sparse(struct file *file, const char *name, uint64_t size)
 {
-    g_autofree char *name = g_path_get_basename(path);
     g_autofree char *line = g_strdup_printf("RW %" G_GUINT64_FORMAT " SPARSE \"%s\"", size / 512, name);
     g_autofree char *text = vmdk_descriptor_make(g_random_int() >> 1, "monolithicSparse", line, size);
     return vmdk_sparse_create(file, size, text);
@@ -289,9 +288,7 @@ static int create_sparse(struct file *file, const char *path, uint64_t size)
 
 static bool create_flat(struct file *file, const char *path, const struct disk_create_options *options, GError **error)
 {
-    g_autofree char *stem = g_str_has_suffix(path, ".vmdk") ? g_strndup(path, strlen(path) - 5) : g_strdup(path);
-    g_autofree char *data_path = g_strconcat(stem, "-flat.vmdk", NULL);
-    g_autofree char *name = g_path_get_basename(data_path);
+    g_autofree char *data_path = image_data_path(path), *name = g_path_get_basename(data_path);
     g_autofree char *line = g_strdup_printf("RW %" G_GUINT64_FORMAT " FLAT \"%s\" 0", options->size / 512, name);
     g_autofree char *text = vmdk_descriptor_make(g_random_int() >> 1, "monolithicFlat", line, options->size);
     struct file *data = file_open(data_path, FILE_OPEN_CREATE, options->hooks, error);
@@ -326,7 +323,7 @@ static bool vmdk_create(const char *path, const struct disk_create_options *opti
     if (options->preallocate)
         ok = create_flat(file, path, options, error);
     else
-        rc = create_sparse(file, path, options->size);
+        rc = create_sparse(file, options->name, options->size);
     if (!rc && ok)
         rc = file_sync(file);
     file_close(file);
@@ -438,6 +435,7 @@ const struct disk_driver vmdk_driver = {
     .discard = vmdk_discard,
     .flush = vmdk_flush,
     .resize = vmdk_resize,
+    .may_resize = vmdk_may_resize,
     .info = vmdk_info,
     .create = vmdk_create,
     .check = vmdk_check,

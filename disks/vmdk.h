@@ -63,7 +63,8 @@ uint64_t vmdk_metadata_end(const struct vmdk_extent *e);
 int vmdk_mark(struct vmdk *v); // a new content id, once a session
 
 // vmdk_resize.c
-bool vmdk_resize(struct disk *disk, uint64_t size, GError **error);
+bool vmdk_may_resize(struct disk *disk, uint64_t size, GError **error);
+int vmdk_resize(struct disk *disk, uint64_t size);
 
 // vmdk_sparse.c
 enum { // byte offsets in the header, which is packed

@@ -5,6 +5,7 @@
 // file, and one write of the header's sector makes all of it valid. Then the descriptor returns to its old place, where
 // other programs look for it.
 // monolithicFlat: the data file is never shorter than the descriptor says; a new descriptor replaces the old one.
+#include "disks/staging.h"
 #include "disks/vmdk.h"
 
 #include <errno.h>
@@ -192,16 +193,6 @@ static int resize_sparse(struct vmdk_extent *e, uint64_t size, const char *text)
 }
 
 // ---- Flat ----
-static int sync_folder_of(const char *path)
-{
-    g_autofree char *folder = g_path_get_dirname(path);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
 // Another file takes the place of the descriptor at PATH: there is the old text or the new one, never a part.
 static int replace_descriptor(struct vmdk *v, const char *path, const char *text)
 {
@@ -256,23 +247,25 @@ static int resize_flat(struct vmdk_extent *e, uint64_t size, const char *text)
     return !rc && end < old_end ? file_truncate(e->file, end) : rc;
 }
 
-bool vmdk_resize(struct disk *disk, uint64_t size, GError **error)
+bool vmdk_may_resize(struct disk *disk, uint64_t size, GError **error)
+{
+    struct vmdk_extent *e = &((struct vmdk *)disk->state)->extents[0];
+    if (size && size <= VMDK_MOST && (e->kind != VMDK_FLAT || e->file->regular))
+        return true;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
+                "%s cannot get that size: a VMDK image has from 512 bytes to just under 2 TiB, in a file", disk->path);
+    return false;
+}
+
+int vmdk_resize(struct disk *disk, uint64_t size)
 {
     struct vmdk *v = disk->state;
     struct vmdk_extent *e = &v->extents[0];
-    if (!size || size > VMDK_MOST || (e->kind == VMDK_FLAT && !e->file->regular)) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "%s cannot get that size: a VMDK image has from 512 bytes to just under 2 TiB, in a file",
-                    disk->path);
-        return false;
-    }
     int rc = v->marked ? 0 : vmdk_mark(v);
-    g_autofree char *text = vmdk_descriptor_resized(v, size);
-    if (!rc && e->kind == VMDK_SPARSE && strlen(text) > v->descriptor_room)
-        rc = -EFBIG;
-    if (!rc)
-        rc = e->kind == VMDK_SPARSE ? resize_sparse(e, size, text) : resize_flat(e, size, text);
     if (rc)
-        set_errno_error(error, rc, "Cannot resize %s", disk->path);
-    return rc == 0;
+        return rc;
+    g_autofree char *text = vmdk_descriptor_resized(v, size);
+    if (e->kind == VMDK_FLAT)
+        return resize_flat(e, size, text);
+    return strlen(text) > v->descriptor_room ? -EFBIG : resize_sparse(e, size, text);
 }

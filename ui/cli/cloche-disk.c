@@ -53,24 +53,30 @@ static void show_progress(struct job *job, bool end)
 {
     uint64_t done, total;
     job_progress(job, &done, &total);
-    fprintf(stderr, "\r%s: %5.1f %%%s", job_title(job), total ? 100.0 * done / total : 0.0, end ? "\n" : "");
+    double percent = total ? 100.0 * done / total : end ? 100.0 : 0.0;
+    fprintf(stderr, "\r%s: %5.1f %%%s", job_title(job), percent, end ? "\n" : "");
 }
 
 bool run_with_progress(struct disk_arguments *a, const char *title, job_run *work, void *opaque, GError **error)
 {
-    bool visible = isatty(STDERR_FILENO) && !a->quiet && !a->json;
+    bool visible = isatty(STDERR_FILENO) && !a->quiet && !a->json, shown = false;
     struct job *job = job_start(title, work, opaque, NULL);
     current_job = job;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
+    signal(SIGHUP, on_interrupt);
     for (unsigned i = 0; visible && !job_finished(job); i++) {
-        if (i >= 5)
+        if (i >= 5) {
             show_progress(job, false);
+            shown = true;
+        }
         g_usleep(i < 5 ? 20000 : 100000);
     }
     bool ok = job_wait(job, error);
-    if (visible)
+    if (shown && ok)
         show_progress(job, true);
+    else if (shown)
+        fprintf(stderr, "\n");
     current_job = NULL;
     job_free(job);
     return ok;
@@ -114,6 +120,7 @@ static const GOptionEntry entries[] = {
     {"force", 0, 0, G_OPTION_ARG_NONE, &arguments.force, "Replace an existing file", NULL},
     {"json", 'j', 0, G_OPTION_ARG_NONE, &arguments.json, "Print JSON", NULL},
     {"quiet", 'q', 0, G_OPTION_ARG_NONE, &arguments.quiet, "Show no progress and no confirmation", NULL},
+    {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &arguments.names, NULL, NULL},
     {NULL},
 };
 
@@ -140,20 +147,38 @@ static bool takes(const struct disk_command *command, const char *option)
     return g_strv_contains((const char *const *)names, option) || strcmp(option, "quiet") == 0;
 }
 
-static bool parse(const struct disk_command *command, int argc, char **argv, GError **error)
+// "-2G" is a size: such words go to the end, behind a "--", where they are not taken for options.
+static char **sizes_last(int argc, char **argv)
 {
+    GPtrArray *words = g_ptr_array_new(), *sizes = g_ptr_array_new();
+    bool options = true;
+    for (int i = 0; i < argc; i++) {
+        options = options && strcmp(argv[i], "--") != 0;
+        g_ptr_array_add(options && argv[i][0] == '-' && g_ascii_isdigit(argv[i][1]) ? sizes : words, argv[i]);
+    }
+    if (options && sizes->len)
+        g_ptr_array_add(words, "--");
+    g_ptr_array_extend_and_steal(words, sizes);
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(words, FALSE);
+}
+
+static bool parse(const struct disk_command *command, int argc, char **given, GError **error)
+{
+    g_autofree char **words = sizes_last(argc, given);
+    char **argv = words; // of which the parser drops what it has understood
+    argc = g_strv_length(argv);
     g_autofree char *parameters = g_strdup_printf("%s %s", command->name, command->arguments);
     g_autoptr(GOptionContext) context = g_option_context_new(parameters);
     g_autoptr(GArray) own = g_array_new(TRUE, TRUE, sizeof(GOptionEntry));
     for (const GOptionEntry *e = entries; e->long_name; e++)
-        if (takes(command, e->long_name))
+        if (!*e->long_name || takes(command, e->long_name))
             g_array_append_vals(own, e, 1);
     g_option_context_set_summary(context, command->help);
     g_option_context_add_main_entries(context, (GOptionEntry *)own->data, NULL);
     if (!g_option_context_parse(context, &argc, &argv, error))
         return false;
-    arguments.names = argv + 1;
-    arguments.count = argc - 1;
+    arguments.count = arguments.names ? g_strv_length(arguments.names) : 0;
     if (arguments.count >= command->least && arguments.count <= command->most)
         return true;
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Usage: cloche-disk %s [OPTIONS] %s", command->name,
@@ -190,6 +215,7 @@ static void print_outcome(const struct disk_command *command, const GError *erro
 int main(int argc, char **argv)
 {
     setlocale(LC_ALL, "");
+    g_set_prgname("cloche-disk");
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help();
         return argc < 2 ? EXIT_FAILED : EXIT_DONE;
@@ -210,8 +236,8 @@ int main(int argc, char **argv)
         print_outcome(command, error);
     if (error) {
         fprintf(stderr, "cloche-disk: %s\n", error->message);
+        rc = g_error_matches(error, CLOCHE_ERROR, CLOCHE_ERROR_CANCELLED) ? EXIT_CANCELLED : EXIT_FAILED;
         g_error_free(error);
-        return EXIT_FAILED;
     }
     return rc;
 }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- create, resize ----
+// ---- Options of new images ----
 static bool set_option(struct disk_create_options *o, const char *key, const char *value, GError **error)
 {
     uint64_t number;
@@ -56,18 +56,7 @@ static bool creation(struct disk_arguments *a, struct disk_create_options *o, GE
     return parse_options(a->options, o, error);
 }
 
-static int run_create(struct disk_arguments *a, GError **error)
-{
-    struct disk_create_options o;
-    if (!creation(a, &o, error) || (a->count > 1 && !parse_size(a->names[1], &o.size, error)))
-        return EXIT_FAILED;
-    if (a->count < 2 && !a->backing) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Give a size for %s, for example 30G", a->names[0]);
-        return EXIT_FAILED;
-    }
-    return disk_create(a->names[0], &o, error) ? EXIT_DONE : EXIT_FAILED;
-}
-
+// ---- resize ----
 static bool new_size(const char *text, uint64_t old, uint64_t *size, GError **error)
 {
     bool relative = *text == '+' || *text == '-';
@@ -350,6 +339,26 @@ struct work {
     uint64_t where;
     int64_t freed;
 };
+
+static bool work_create(struct job *job, void *opaque, GError **error)
+{
+    struct work *w = opaque;
+    return disk_create(w->a->names[0], &w->convert.target, error);
+}
+
+static int run_create(struct disk_arguments *a, GError **error)
+{
+    struct work w = {.a = a};
+    struct disk_create_options *o = &w.convert.target;
+    if (!creation(a, o, error) || (a->count > 1 && !parse_size(a->names[1], &o->size, error)))
+        return EXIT_FAILED;
+    if (a->count < 2 && !a->backing) {
+        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "Give a size for %s, for example 30G", a->names[0]);
+        return EXIT_FAILED;
+    }
+    // As a job, although it cannot be cancelled: whoever interrupts it gets an image or none, but never half of one.
+    return run_with_progress(a, "Creating", work_create, &w, error) ? EXIT_DONE : EXIT_FAILED;
+}
 
 static bool work_check(struct job *job, void *opaque, GError **error)
 {

@@ -7,7 +7,7 @@
 
 #include <json-glib/json-glib.h>
 
-enum disk_exit { EXIT_DONE = 0, EXIT_NO = 1, EXIT_FAILED = 2, EXIT_LEAKS = 3 };
+enum disk_exit { EXIT_DONE = 0, EXIT_NO = 1, EXIT_FAILED = 2, EXIT_LEAKS = 3, EXIT_CANCELLED = 130 };
 
 // The options of all commands; each command takes some.
 struct disk_arguments {
