@@ -137,6 +137,54 @@ def trim(guest):
     return said
 
 
+RESIZED = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "flat.vmdk": "vmdk", "vdi": "vdi", "fixed.vdi": "vdi", "vhd": "vpc", "fixed.vhd": "vpc"}
+GROWN = 40  # MiB
+RESIZE = """
+for d in a b c d e f g h; do dd if=/dev/urandom of=/dev/vd$d bs=64k count=300 oflag=direct 2>/dev/null & done
+echo "guest: writes"; read go; wait
+dd if=/dev/urandom of=/tmp/r bs=1M count=%d 2>/dev/null
+echo "guest: has $(sha256sum /tmp/r | cut -d' ' -f1)"
+for d in a b c d e f g h; do
+    dd if=/tmp/r of=/dev/vd$d bs=256k conv=fsync 2>/dev/null
+    echo 3 > /proc/sys/vm/drop_caches
+    echo "guest: vd$d $(cat /sys/block/vd$d/size) $(dd if=/dev/vd$d bs=1M 2>/dev/null | sha256sum | cut -d' ' -f1)"
+done
+""" % GROWN
+
+
+@row("resize", "disks of every format grow under a guest that writes to them, and are used to their new end", 300)
+def resize(guest):
+    disk = os.path.join(os.path.dirname(os.path.abspath(os.environ.get("CLOCHE_VM", "./cloche-vm"))), "cloche-disk")
+    words, paths = [], {}
+    for name in RESIZED:
+        paths[name] = path = guest.path("disk." + name)
+        fixed = ["-p"] if "." in name else []
+        subprocess.run([disk, "create", "-q", "-f", name.rsplit(".")[-1], *fixed, path, "24M"], check=True)
+        words += ["--disk", f"{path},format={name.rsplit('.')[-1]},interface=virtio"]
+    files, load = modules.files("virtio_blk", "virtio_pci")
+    initrd = guest.path("initrd")
+    initramfs.write(initrd, load + "sleep 1\n" + RESIZE, files)
+    guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1", "--memory", "512M", "--control",
+                guest.path("control"), *words)
+    guest.expect(rb"guest: writes")
+    for drive in guest.control(("query-block", {}))[0]:
+        guest.control(("block_resize", {"device": drive["device"], "size": GROWN * MIB}))
+    guest.send("\n")
+    wanted = guest.expect(rb"guest: has ([0-9a-f]{64})")[1].decode()
+    for name, letter in zip(RESIZED, "abcdefgh"):
+        sectors, got = guest.expect(rb"guest: vd%s (\d+) ([0-9a-f]{64})" % letter.encode()).groups()
+        if int(sectors) != GROWN * MIB // 512 or got.decode() != wanted:
+            raise Failure(f"{name}: the guest sees {sectors.decode()} sectors, and read {got[:16]} in place of {wanted[:16]}")
+    guest.wait()
+    for name, theirs in RESIZED.items():
+        subprocess.run([disk, "check", paths[name]], check=True, capture_output=True)
+        subprocess.run(["qemu-img", "convert", "-f", theirs, "-O", "raw", paths[name], guest.path("plain")], check=True)
+        with open(guest.path("plain"), "rb") as f:
+            if hashlib.sha256(f.read()).hexdigest() != wanted:
+                raise Failure(f"{name}: qemu-img reads something else")
+    return f"{len(RESIZED)} disks of 24 MiB, written to meanwhile, have {GROWN} MiB; both sides read the same"
+
+
 FILL = """
 dd if=/dev/urandom of=/tmp/r bs=1M count=%d 2>/dev/null
 echo "guest: has $(sha256sum /tmp/r | cut -d' ' -f1)"; read go
