@@ -26,6 +26,10 @@ def need(path):
     return path
 
 
+COUNTING = "CLOCHE_COUNT_INSTRUCTIONS" in os.environ
+SHARE = rb"(\d+)  instructions retired by translated code\s+([0-9.]+)%  of the instructions in translated modes.*?\n(?: +\d+  (\w+) to the)?"
+
+
 class Guest:
     def __init__(self, folder, engine, seconds):
         self.folder = folder
@@ -35,12 +39,15 @@ class Guest:
         self.output = b""
         self.position = 0
         self.nonce = secrets.token_hex(16)
+        self.shares = []  # what the translator gave to the interpreter, for each monitor that ended by itself or by SIGTERM
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
     def start(self, *arguments, serial="stdio"):
         command = [os.environ.get("CLOCHE_VM", "./cloche-vm"), "--engine", self.engine]
+        if COUNTING:
+            command.append("-v")
         if serial:
             command += ["--serial", serial]
         if "GUEST_CPUS" in os.environ and "--cpus" not in arguments:
@@ -133,6 +140,8 @@ class Guest:
         got = self.process.wait(timeout=10)
         if got != status:
             self.fail(f"the monitor ended with status {got} in place of {status}")
+        if COUNTING:
+            self.count()
 
     def stop(self):
         """Ends the monitor from outside and checks that it ends well."""
@@ -146,3 +155,9 @@ class Guest:
         if self.process:
             self.log.close()
             self.serial.close()
+
+    def count(self):
+        """Notes the interpreter's share that a monitor with -v printed at its end."""
+        with open(self.path("stderr"), "rb") as f:
+            for retired, share, most in re.findall(SHARE, f.read(), re.S):
+                self.shares.append(f"{share.decode()} % of {int(retired) / 1e9:.2f} G, most {most.decode()}")
