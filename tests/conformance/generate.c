@@ -504,6 +504,9 @@ static void fix_special(struct random *r, struct vector *v, const struct decoded
             poke(v, 0, 26, 0, 2);
     }
     if (is_mnemonic(v, "xrstor") || is_mnemonic(v, "xsave")) {
+        if (v->window[1].address + v->window[1].size > v->window[0].address &&
+            v->window[1].address < v->window[0].address + v->window[0].size)
+            v->window[1].size = 0; // else it may put components into the header that only the host has
         v->in.gpr[RAX] = random_below(r, 8);
         v->in.gpr[RDX] = 0;
         uint64_t bv = random_below(r, 8), compacted = 0;
