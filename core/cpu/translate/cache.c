@@ -93,6 +93,7 @@ bool translator_init(struct translator *t, struct cpu_set *set, GError **error)
     }
     t->pages = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     t->facts = fact_table_new();
+    t->exact_flags = g_getenv("CLOCHE_EXACT_FLAGS") != NULL;
     t->counting = g_getenv("CLOCHE_COUNT_INSTRUCTIONS") != NULL;
     if (t->counting)
         t->handed = g_new0(uint32_t, MNEMONICS_MAX);

@@ -216,7 +216,7 @@ static uint16_t live_at(struct compiler *c, uint64_t address, bool far)
 // are asked for twice.
 uint16_t flags_live_at(struct compiler *c, uint64_t address, bool far)
 {
-    if (c->checks)
+    if (c->t->exact_flags || c->checks)
         return FLAGS_ALL; // what is there now may be something else when it runs
     for (unsigned n = 0; n < c->known_count; n++)
         if (c->known[n].address == address && c->known[n].far == far)
@@ -244,7 +244,7 @@ static void trace_liveness(struct compiler *c)
         if (i->fact.class == FACT_JCC || i->fact.class == FACT_LOOP)
             live |= flags_live_at(c, branch_target(c, &i->insn, c->address + i->offset), false);
         i->live_after = live;
-        live = (live & ~i->fact.flags_set) | i->fact.flags_read;
+        live = c->t->exact_flags ? FLAGS_ALL : (live & ~i->fact.flags_set) | i->fact.flags_read;
         i->live_before = live;
     }
 }

@@ -369,7 +369,8 @@ struct translator {
     ram_tracker_fn *next_tracker; // who was it before: the interpreter
     void *next_tracker_opaque;
     struct code_page *rewritten; // all that are
-    bool single;   // no links: every block comes back to C. For tests, which look at the state after each one
+    bool single;      // no links: every block comes back to C. For tests, which look at the state after each one
+    bool exact_flags; // status flags that no code reads are kept, too (CLOCHE_EXACT_FLAGS)
     bool counting; // blocks count their instructions (CLOCHE_COUNT_INSTRUCTIONS), and these what the interpreter gets
     uint32_t *handed; // by mnemonic
     bool plain_clock; // reading the clock leaves the vector registers alone
