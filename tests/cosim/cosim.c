@@ -395,7 +395,10 @@ static enum engine_exit cosim_run(struct vcpu *v)
 
 static bool cosim_set_init(struct cpu_set *set, GError **error)
 {
-    return engine_translate.set_init(set, error) && follower_new(set, error);
+    if (!engine_translate.set_init(set, error))
+        return false;
+    ((struct translator *)set->engine_state)->plain_clock = false; // not with a tape that records
+    return follower_new(set, error);
 }
 
 static void cosim_state_in(struct vcpu *v)
