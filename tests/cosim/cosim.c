@@ -377,6 +377,8 @@ static enum engine_exit cosim_run(struct vcpu *v)
         role = ROLE_LEADER;
         enum engine_exit exit = translate_step(v);
         role = ROLE_OUTSIDE;
+        if (tape_interrupt_waits())
+            atomic_fetch_or(&v->attention, ATTENTION_INTERRUPT);
         cosim.blocks++;
         bool progress = exit != ENGINE_EXIT_ATTENTION || c->exit_reason == EXIT_LOOKUP ||
                         (c->exit_reason == EXIT_LINK && c->noshare_at != v->rip);

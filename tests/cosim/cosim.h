@@ -24,6 +24,7 @@ void tape_rewind(void);
 bool tape_used_up(void);          // and nothing else was asked for
 const char *tape_complaint(void); // or NULL
 void tape_set_follower(const struct ram *ram, struct address_space *memory, struct address_space *ports);
+bool tape_interrupt_waits(void); // the leader would have taken one in the middle; tells once
 // Memory written by devices since the last call: FN for each piece.
 void tape_foreign(void (*fn)(void *opaque, uint64_t ram_offset, uint64_t length), void *opaque);
 

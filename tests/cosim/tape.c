@@ -147,6 +147,27 @@ ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags)
     return got;
 }
 
+// ---- Interrupts ----
+
+static bool interrupt_waits;
+
+int __real_vcpu_take_interrupt(struct vcpu *vcpu);
+int __wrap_vcpu_take_interrupt(struct vcpu *vcpu);
+int __wrap_vcpu_take_interrupt(struct vcpu *vcpu)
+{
+    if (role != ROLE_LEADER)
+        return __real_vcpu_take_interrupt(vcpu);
+    interrupt_waits = true; // it came after the look at the last block's end: the next one's
+    return -1;
+}
+
+bool tape_interrupt_waits(void)
+{
+    bool waits = interrupt_waits;
+    interrupt_waits = false;
+    return waits;
+}
+
 // ---- The local APIC: only the leader's is real ----
 
 void __real_lapic_page_read(struct lapic *lapic, unsigned offset, void *data, unsigned size);
