@@ -127,14 +127,32 @@ static int check(struct drive *drive, const struct disk_request *request)
     return request->op == DISK_READ || drive_writable(drive) ? 0 : -EROFS;
 }
 
+// True: REQUEST waits until the disk has its new size. It counts as in flight already, so that whoever resizes sees it,
+// or it sees that the disk is being resized.
+static bool hold_back(struct drive *drive, struct drive_request *request)
+{
+    if (!drive->resizing)
+        return false;
+    g_mutex_lock(&drive->lock);
+    bool held = drive->resizing;
+    if (held)
+        append(&drive->held_tail, request);
+    g_mutex_unlock(&drive->lock);
+    return held;
+}
+
 void drive_submit(struct drive *drive, struct drive_request *request)
 {
     request->drive = drive;
     request->disk.done = disk_done;
+    drive->in_flight++;
+    if (hold_back(drive, request)) {
+        drive->in_flight--;
+        return;
+    }
     int wrong = check(drive, &request->disk);
     TRACE(drive_submit, "%s op %d offset %" PRIu64 " length %" PRIu64, drive->id, request->disk.op,
           request->disk.offset, request->disk.length);
-    drive->in_flight++;
     bool locked = request->locked, prompt = request->prompt; // the request may be gone when it was submitted
     if (locked)
         drive->submitting++;
@@ -172,16 +190,21 @@ void drive_cancel_parked(struct drive *drive)
     run_finished(drive);
 }
 
-static void retry_parked(struct drive *drive)
+static void submit_list(struct drive *drive, struct drive_request *list)
 {
-    g_mutex_lock(&drive->lock);
-    struct drive_request *list = take_list(&drive->parked, &drive->parked_tail);
-    g_mutex_unlock(&drive->lock);
     while (list) {
         struct drive_request *request = list;
         list = request->next;
         drive_submit(drive, request);
     }
+}
+
+static void retry_parked(struct drive *drive)
+{
+    g_mutex_lock(&drive->lock);
+    struct drive_request *list = take_list(&drive->parked, &drive->parked_tail);
+    g_mutex_unlock(&drive->lock);
+    submit_list(drive, list);
 }
 
 static void machine_changed(void *opaque, struct machine *machine, enum machine_event event, const char *text)
@@ -204,6 +227,7 @@ struct drive *drive_new_with_disk(struct machine *machine, const char *id, enum 
     drive->disk = disk;
     drive->pause_on_no_space = true;
     drive->parked_tail = &drive->parked;
+    drive->held_tail = &drive->held;
     drive->finished_tail = &drive->finished;
     g_mutex_init(&drive->lock);
     struct drive **end = &machine->drives;
@@ -366,6 +390,16 @@ bool drive_change_medium(struct drive *drive, const char *file, const char *form
     return true;
 }
 
+// Returns what was held back until now.
+static struct drive_request *set_resizing(struct drive *drive, bool on)
+{
+    g_mutex_lock(&drive->lock);
+    drive->resizing = on;
+    struct drive_request *list = take_list(&drive->held, &drive->held_tail);
+    g_mutex_unlock(&drive->lock);
+    return list;
+}
+
 bool drive_resize(struct drive *drive, uint64_t size, GError **error)
 {
     if (!drive->disk || drive_removable(drive)) {
@@ -373,12 +407,13 @@ bool drive_resize(struct drive *drive, uint64_t size, GError **error)
                     "drive %s is not a fixed disk: it has no size to change", drive->id);
         return false;
     }
+    set_resizing(drive, true);
     drive_drain(drive);
-    if (!disk_resize(drive->disk, size, error))
-        return false;
-    if (drive->client && drive->client->resized)
+    bool good = disk_resize(drive->disk, size, error);
+    if (good && drive->client && drive->client->resized)
         drive->client->resized(drive->client_opaque);
-    return true;
+    submit_list(drive, set_resizing(drive, false));
+    return good;
 }
 
 struct disk *drive_exchange_disk(struct drive *drive, struct disk *disk)

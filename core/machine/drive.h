@@ -60,8 +60,10 @@ struct drive {
 
     _Atomic unsigned in_flight; // submitted and neither done nor parked
     unsigned submitting;        // machine lock: inside drive_submit() of a locked request
+    _Atomic bool resizing;      // changes under LOCK
     GMutex lock;
     struct drive_request *parked, **parked_tail;     // failed for want of space: tried again on resume
+    struct drive_request *held, **held_tail;         // submitted while the disk gets another size
     struct drive_request *finished, **finished_tail; // locked ones that wait for the machine lock
     struct drive_count counts[DRIVE_WORKS];
     uint64_t errors, highest_write;   // the end of the highest write

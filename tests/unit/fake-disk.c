@@ -8,7 +8,7 @@
 struct disk {
     uint8_t *data;
     uint64_t size;
-    bool read_only, synchronous, hold, quit;
+    bool read_only, synchronous, hold, quit, resizing;
     int fail_result;
     unsigned fail_count;
     unsigned counts[DISK_WRITE_ZEROES + 1], last_flags;
@@ -82,6 +82,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
         return;
     }
     g_mutex_lock(&disk->lock);
+    g_assert(!disk->resizing);
     disk->in_flight++;
     g_queue_push_tail(&disk->waiting, request);
     g_cond_broadcast(&disk->changed);
@@ -139,8 +140,17 @@ const char *disk_path(struct disk *disk)
     return "fake";
 }
 
+// As the real one it may not meet requests, and takes its time.
 bool disk_resize(struct disk *disk, uint64_t size, GError **error)
 {
+    disk_drain(disk);
+    g_mutex_lock(&disk->lock);
+    disk->resizing = true;
+    g_mutex_unlock(&disk->lock);
+    g_usleep(1000);
+    g_mutex_lock(&disk->lock);
+    disk->resizing = false;
+    g_mutex_unlock(&disk->lock);
     disk->data = g_realloc(disk->data, size);
     if (size > disk->size)
         memset(disk->data + disk->size, 0, size - disk->size);

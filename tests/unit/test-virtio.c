@@ -303,6 +303,55 @@ START_TEST(resize_is_told)
 }
 END_TEST
 
+struct submitter {
+    struct drive_request request;
+    _Atomic bool stop, busy;
+    unsigned count, failed;
+};
+
+static void submitted_done(struct drive_request *request, int result)
+{
+    struct submitter *s = request->opaque;
+    s->count++;
+    s->failed += result != 0;
+    s->busy = false;
+}
+
+static void *keep_submitting(void *opaque)
+{
+    struct submitter *s = opaque;
+    static uint8_t data[512];
+    static struct iovec iov = {data, sizeof data};
+    while (!s->stop) {
+        s->request = (struct drive_request){.done = submitted_done, .opaque = s};
+        s->request.disk = (struct disk_request){.op = DISK_READ, .length = 512, .iov = &iov, .iov_count = 1};
+        s->busy = true;
+        drive_submit(drive, &s->request);
+        while (s->busy)
+            g_thread_yield();
+    }
+    return NULL;
+}
+
+// Queues are served without the machine lock: what comes while the disk gets another size waits, and is then done.
+START_TEST(resize_holds_requests_back)
+{
+    struct submitter s = {.stop = false};
+    GError *error = NULL;
+    GThread *thread = g_thread_new("submitter", keep_submitting, &s);
+    for (unsigned i = 1; i <= 50; i++) {
+        machine_lock(machine);
+        ck_assert(drive_resize(drive, (1 + i % 2) * DISK_SIZE, &error));
+        machine_unlock(machine);
+        g_usleep(200);
+    }
+    s.stop = true;
+    g_thread_join(thread);
+    ck_assert_uint_gt(s.count, 50);
+    ck_assert_uint_eq(s.failed, 0);
+}
+END_TEST
+
 // ---- Transports -------------------------------------------------------------------------------------------------
 
 #define port_out(offset, value, size) address_space_store(machine->ports, guest.legacy + (offset), value, size)
@@ -570,6 +619,7 @@ int main(void)
     tcase_add_test(tcase, full_host_disk_stops_and_retries);
     tcase_add_test(tcase, reset_waits_for_what_is_in_flight);
     tcase_add_test(tcase, resize_is_told);
+    tcase_add_test(tcase, resize_holds_requests_back);
     tcase_add_test(tcase, legacy_interface);
     tcase_add_test(tcase, window_in_configuration_space);
     tcase_add_test(tcase, features_must_include_version_1);
