@@ -40,6 +40,9 @@ struct job *disk_job_merge_down(const char *middle, const char *child);
 bool disk_rebase(const char *path, const char *backing, const char *backing_format, bool unsafe, struct job *job,
                  GError **error);
 struct job *disk_job_rebase(const char *path, const char *backing, const char *backing_format, bool unsafe);
+// The base of the overlay at PATH is about to become another file that shows the same: until disk_rebase() the overlay
+// minds only its size.
+bool disk_doubt_base(const char *path, GError **error);
 static inline struct job *disk_job_flatten(const char *path)
 {
     return disk_job_rebase(path, NULL, NULL, false);

@@ -197,6 +197,21 @@ bool disk_rebase(const char *path, const char *backing, const char *backing_form
     return ok;
 }
 
+bool disk_doubt_base(const char *path, GError **error)
+{
+    struct disk *overlay = disk_open(path, NULL, DISK_OPEN_NO_BACKING, error);
+    if (!overlay)
+        return false;
+    struct disk *base =
+        overlay->backing_path ? open_new_base(path, overlay->backing_path, overlay->backing_format, error) : NULL;
+    if (!overlay->backing_path)
+        no_base(error, path);
+    bool ok = base && remember(overlay, identity_in_transit(base), error);
+    disk_close(base);
+    disk_close(overlay);
+    return ok;
+}
+
 // ---- Merge down ----
 static bool check_child(const char *child, const char *middle, GError **error)
 {

@@ -91,7 +91,7 @@ static bool link_disk(struct cloning *cloning, const char *drive, const char *fr
 {
     g_autofree char *group = g_strconcat("Drive ", drive, NULL),
                     *prefix = g_strconcat(cloning->source->folder, "/", NULL);
-    g_autofree char *name = snapshot_create_overlay(cloning->folder, drive, from, error);
+    g_autofree char *name = snapshot_create_overlay(cloning->folder, drive, from, false, error);
     const char *inside = g_str_has_prefix(from, prefix) ? from + strlen(prefix) : from;
     return name && config_set(cloning->config, group, "file", name, error) &&
            config_set(cloning->config, group, "format", "qcow2", error) &&

@@ -52,7 +52,8 @@ char *library_create_folder(struct library *library, const char *name, GError **
 bool library_rename(struct library *library, struct machine_entry *entry, const char *name, GError **error);
 
 // The lock that whoever changes a machine's files holds: the monitor while it runs, the tools while they work. Returns
-// a descriptor to close, or -1 with CLOCHE_ERROR_BUSY.
+// a descriptor to close, or -1 with CLOCHE_ERROR_BUSY. What a killed program left half-done is put right first
+// (snapshot_recover()).
 int machine_folder_lock(const char *folder, GError **error);
 // Changes the definition under its own short lock: reads it afresh, calls EDIT, writes it.
 bool machine_folder_edit(const char *folder, bool (*edit)(struct config *config, void *opaque, GError **error),

@@ -45,7 +45,7 @@ char *snapshot_overlay_name(const char *drive)
     return g_strdup_printf("%s-%.8s.qcow2", drive, uuid);
 }
 
-char *snapshot_create_overlay(const char *folder, const char *drive, const char *base, GError **error)
+char *snapshot_create_overlay(const char *folder, const char *drive, const char *base, bool note, GError **error)
 {
     g_autofree char *recorded = snapshot_relative_base(folder, base);
     struct disk_create_options options = {.format = "qcow2", .backing = recorded};
@@ -53,6 +53,8 @@ char *snapshot_create_overlay(const char *folder, const char *drive, const char 
         g_autofree char *name = snapshot_overlay_name(drive);
         g_autofree char *path = g_build_filename(folder, name, NULL);
         g_autoptr(GError) local = NULL;
+        if (note && !snapshot_note_loose(folder, name, error))
+            return NULL;
         if (disk_create(path, &options, &local))
             return g_steal_pointer(&name);
         if (g_error_matches(local, CLOCHE_ERROR, CLOCHE_ERROR_EXISTS))
@@ -190,7 +192,7 @@ static GHashTable *create_overlays(const char *machine_folder, struct snapshot *
     for (unsigned i = 0; i < snapshot->disks->len; i++) {
         const struct snapshot_disk *disk = snapshot->disks->pdata[i];
         g_autofree char *base = snapshot_path(machine_folder, disk->file);
-        char *overlay = snapshot_create_overlay(machine_folder, disk->drive, base, error);
+        char *overlay = snapshot_create_overlay(machine_folder, disk->drive, base, true, error);
         if (!overlay) {
             remove_files(machine_folder, files);
             return NULL;
@@ -255,7 +257,8 @@ bool snapshot_commit(const char *machine_folder, struct snapshot *new, GError **
 {
     g_autofree char *all = g_build_filename(machine_folder, "snapshots", NULL),
                     *folder = g_build_filename(all, new->id, NULL);
-    if (!snapshot_write(new, error) || !host_folder_sync(new->folder, error))
+    if (!snapshot_write(new, error) || !host_folder_sync(new->folder, error) ||
+        !snapshot_note_current(machine_folder, new->id, error))
         return false;
     if (rename(new->folder, folder) != 0) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot rename %s: %s", new->folder, g_strerror(errno));
@@ -263,7 +266,11 @@ bool snapshot_commit(const char *machine_folder, struct snapshot *new, GError **
     }
     g_free(new->folder);
     new->folder = g_steal_pointer(&folder);
-    return host_folder_sync(all, error) && machine_folder_edit(machine_folder, set_current, new->id, error);
+    if (!host_folder_sync(all, error) || !machine_folder_edit(machine_folder, set_current, new->id, error))
+        return false;
+    snapshot_forget_current(machine_folder);
+    snapshot_forget_loose(machine_folder);
+    return true;
 }
 
 // A suspended machine: its state and memory are the snapshot's too.
@@ -328,17 +335,26 @@ static bool is_frozen(GPtrArray *list, const char *file)
     return false;
 }
 
-// The present overlays, which nothing refers to after going back.
-static void drop_present_disks(const char *machine_folder, struct config *old)
+// The present overlays, which nothing refers to after going back: file names. Free with g_strfreev().
+static char **present_overlays(const char *machine_folder, struct config *old)
 {
     g_autoptr(GPtrArray) list = snapshot_list(machine_folder);
+    g_autoptr(GStrvBuilder) overlays = g_strv_builder_new();
     g_auto(GStrv) drives = snapshot_drives(old);
     for (char **drive = drives; *drive; drive++) {
         g_autofree char *group = g_strconcat("Drive ", *drive, NULL), *file = config_get(old, group, "file");
-        g_autofree char *path = g_build_filename(machine_folder, file, NULL);
         if (!g_path_is_absolute(file) && !strchr(file, '/') && !is_frozen(list, file))
-            unlink(path);
+            g_strv_builder_add(overlays, file);
     }
+    return g_strv_builder_end(overlays);
+}
+
+static bool note_all_loose(const char *machine_folder, char **files, GError **error)
+{
+    for (; *files; files++)
+        if (!snapshot_note_loose(machine_folder, *files, error))
+            return false;
+    return true;
 }
 
 bool snapshot_switch_back(const char *machine_folder, struct snapshot *snapshot, GHashTable *overlays, bool resume,
@@ -352,12 +368,17 @@ bool snapshot_switch_back(const char *machine_folder, struct snapshot *snapshot,
     if (!stored)
         return false;
     g_autoptr(config_t) config = config_copy(stored); // counts as changed: it is written in any case
-    if (!keep_identity(old, config, error) || !set_files(config, overlays, error) ||
-        !config_set(config, "Machine", "snapshot", snapshot->id, error) ||
+    g_auto(GStrv) dropped = present_overlays(machine_folder, old);
+    if (!note_all_loose(machine_folder, dropped, error) || !keep_identity(old, config, error) ||
+        !set_files(config, overlays, error) || !config_set(config, "Machine", "snapshot", snapshot->id, error) ||
         !config_set(config, "Machine", "resume", resume && snapshot->has_state ? place : NULL, error) ||
         !config_save(config, path, error))
         return false;
-    drop_present_disks(machine_folder, old);
+    for (char **file = dropped; *file; file++) {
+        g_autofree char *present = g_build_filename(machine_folder, *file, NULL);
+        unlink(present);
+    }
+    snapshot_forget_loose(machine_folder);
     g_autofree char *saved = g_build_filename(machine_folder, "saved", NULL);
     host_folder_remove(saved, NULL);
     return true;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Deleting a snapshot, and merging images that only one other stands on.
+// Deleting a snapshot. First what its images hold goes to what stands on them, during which it stays whole and can be
+// restored; then it goes in one step: its folder is renamed to ".gone-ID". Whoever finds such a folder finishes that.
 #include "core/base/file.h"
+#include "core/config/chains.h"
 #include "core/config/library.h"
 #include "core/config/snapshot_private.h"
 #include "disks/info.h"
@@ -10,153 +12,112 @@
 #include <string.h>
 #include <unistd.h>
 
-// Which image files stand on which, as far as this machine knows.
-struct chains {
-    const char *folder;
-    GPtrArray *files;   // char *, absolute: present disks, frozen ones, and bases below them inside the folder
-    GPtrArray *bases;   // char *, of the same index; "" for none
-    GHashTable *needed; // absolute paths that a snapshot, the definition or a clone refers to
-};
+// ---- Merging ----
 
-static unsigned find_file(struct chains *chains, const char *path)
+typedef bool image_fn(const char *path, const char *base, GError **error);
+
+static bool doubt(const char *path, const char *base, GError **error)
 {
-    for (unsigned i = 0; i < chains->files->len; i++)
-        if (strcmp(chains->files->pdata[i], path) == 0)
-            return i;
-    return UINT_MAX;
+    return disk_doubt_base(path, error);
 }
 
-// Adds PATH and what it stands on, as long as that lies in the machine's folder.
-static void add_chain(struct chains *chains, const char *path)
+static bool accept(const char *path, const char *base, GError **error)
 {
-    g_autofree char *prefix = g_strconcat(chains->folder, "/", NULL), *at = g_canonicalize_filename(path, NULL);
-    for (unsigned depth = 0; depth < 1000 && g_str_has_prefix(at, prefix) && find_file(chains, at) == UINT_MAX;
-         depth++) {
-        struct disk_info *info = disk_info(at, NULL, NULL);
-        char *base = info && info->backing_path ? g_canonicalize_filename(info->backing_path, NULL) : g_strdup("");
-        disk_info_free(info);
-        g_ptr_array_add(chains->files, g_strdup(at));
-        g_ptr_array_add(chains->bases, base);
-        g_free(at);
-        at = g_strdup(base);
+    g_autofree char *leaf = g_path_get_basename(base);
+    return snapshot_run_job(disk_job_rebase(path, leaf, "qcow2", true), NULL, error);
+}
+
+// Each image that stands on BASE, which lies in the same folder.
+static bool each_dependant(struct chains *chains, const char *base, image_fn *fn, GError **error)
+{
+    bool good = true;
+    for (unsigned i = 0; i < chains_count(chains) && good; i++) {
+        const char *path = chains_file(chains, i);
+        good = strcmp(chains_base(chains, path), base) != 0 || fn(path, base, error);
     }
+    return good;
 }
 
-static void need(struct chains *chains, const char *file)
-{
-    g_autofree char *path = snapshot_path(chains->folder, file);
-    g_hash_table_add(chains->needed, g_canonicalize_filename(path, NULL));
-    add_chain(chains, path);
-}
-
-static void need_definition(struct chains *chains)
-{
-    g_autofree char *path = g_build_filename(chains->folder, CONFIG_FILE, NULL);
-    g_autoptr(config_t) config = config_load(path, NULL);
-    g_auto(GStrv) groups = config ? config_groups(config, "Drive *") : NULL;
-    for (char **group = groups; group && *group; group++) {
-        g_autofree char *file = config_get(config, *group, "file");
-        if (file[0])
-            need(chains, file);
-    }
-}
-
-// Images that linked clones of other folders stand on.
-static void need_clones(struct chains *chains, struct library *library)
-{
-    GPtrArray *entries = library ? library_entries(library) : NULL;
-    for (unsigned i = 0; entries && i < entries->len; i++) {
-        struct machine_entry *entry = entries->pdata[i];
-        g_auto(GStrv) groups = entry->config ? config_groups(entry->config, "Drive *") : NULL;
-        for (char **group = groups; group && *group; group++) {
-            g_autofree char *machine = config_get(entry->config, *group, "base-machine");
-            g_autofree char *file = config_get(entry->config, *group, "base-file");
-            struct machine_entry *base = machine[0] ? library_find_uuid(library, machine) : NULL;
-            if (base && file[0] && strcmp(base->folder, chains->folder) == 0)
-                need(chains, file);
-        }
-    }
-}
-
-static struct chains *chains_new(const char *folder, struct library *library)
-{
-    struct chains *chains = g_new0(struct chains, 1);
-    chains->folder = folder;
-    chains->files = g_ptr_array_new_with_free_func(g_free);
-    chains->bases = g_ptr_array_new_with_free_func(g_free);
-    chains->needed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    g_autoptr(GPtrArray) list = snapshot_list(folder);
-    for (unsigned i = 0; i < list->len; i++) {
-        const struct snapshot *snapshot = list->pdata[i];
-        for (unsigned n = 0; n < snapshot->disks->len; n++)
-            need(chains, ((struct snapshot_disk *)snapshot->disks->pdata[n])->file);
-    }
-    need_definition(chains);
-    need_clones(chains, library);
-    return chains;
-}
-
-static void chains_free(struct chains *chains)
-{
-    g_ptr_array_unref(chains->files);
-    g_ptr_array_unref(chains->bases);
-    g_hash_table_unref(chains->needed);
-    g_free(chains);
-}
-
-// Files that stand on PATH: how many, and one of them.
-static unsigned dependants(struct chains *chains, const char *path, const char **one)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < chains->files->len; i++)
-        if (strcmp(chains->bases->pdata[i], path) == 0) {
-            *one = chains->files->pdata[i];
-            count++;
-        }
-    return count;
-}
-
-// CHILD takes over what MIDDLE holds; then MIDDLE goes. What stands on CHILD sees the same content and is told.
-static bool merge(struct chains *chains, const char *middle, const char *child, struct progress *progress,
-                  GError **error)
+// CHILD takes over what MIDDLE holds and stands on what that stood on. What stands on CHILD sees the same content;
+// meanwhile, and when interrupted, it does not mind that the file of its base is another.
+static bool take_over(struct chains *chains, const char *middle, const char *child, struct progress *progress,
+                      GError **error)
 {
     struct disk_info *info = disk_info(middle, NULL, error);
     if (!info)
         return false;
     g_autofree char *backing = g_strdup(info->backing), *format = g_strdup(info->backing_format);
     disk_info_free(info);
-    if (!snapshot_run_job(disk_job_rebase(child, backing, format, false), progress, error))
+    if (!each_dependant(chains, child, doubt, error))
         return false;
-    g_autofree char *leaf = g_path_get_basename(child);
-    for (unsigned i = 0; i < chains->files->len; i++)
-        if (strcmp(chains->bases->pdata[i], child) == 0 &&
-            !snapshot_run_job(disk_job_rebase(chains->files->pdata[i], leaf, "qcow2", true), NULL, error))
-            return false;
-    if (unlink(middle) != 0)
-        log_warning("snapshot", "%s is not needed any more and could not be removed", middle);
+    bool good = snapshot_run_job(disk_job_rebase(child, backing, format, false), progress, error);
+    return each_dependant(chains, child, accept, good ? error : NULL) && good;
+}
+
+// Does SNAPSHOT show what PATH holds?
+static bool sees_image(const char *folder, const struct snapshot *snapshot, const char *path)
+{
+    bool sees = false;
+    for (unsigned i = 0; snapshot && i < snapshot->disks->len && !sees; i++) {
+        const struct snapshot_disk *disk = snapshot->disks->pdata[i];
+        g_autofree char *image = snapshot_path(folder, disk->file);
+        sees = chain_contains(folder, image, path);
+    }
+    return sees;
+}
+
+bool snapshot_drop_image(const char *folder, const struct snapshot *gone, const char *image, GError **error)
+{
+    if (sees_image(folder, gone, image))
+        return true; // as long as it is there, it is whole
+    if (unlink(image) != 0)
+        log_warning("snapshot", "%s is not needed any more and could not be removed", image);
     return true;
 }
 
-// Merges every image that nothing refers to by name and exactly one other stands on.
-static bool collect(const char *folder, struct library *library, struct progress *progress, GError **error)
+// An image that nobody needs and exactly one other stands on, which may change; NULL: there is none.
+static const char *find_spare(struct chains *chains, const char **child)
 {
-    for (bool again = true; again;) {
-        again = false;
-        struct chains *chains = chains_new(folder, library);
-        for (unsigned i = 0; i < chains->files->len && !again; i++) {
-            const char *path = chains->files->pdata[i], *child = NULL;
-            if (g_hash_table_contains(chains->needed, path) || dependants(chains, path, &child) != 1)
-                continue;
-            if (!merge(chains, path, child, progress, error)) {
-                chains_free(chains);
-                return false;
-            }
-            again = true;
-        }
-        chains_free(chains);
+    for (unsigned i = 0; i < chains_count(chains); i++) {
+        const char *path = chains_file(chains, i);
+        if (!chains_needed(chains, path) && chains_dependants(chains, path, child) == 1 &&
+            !chains_pinned(chains, *child))
+            return path;
     }
-    return true;
+    return NULL;
 }
+
+// Merges every such image, GONE not counted.
+static bool merge_all(const char *folder, const struct snapshot *gone, struct library *library,
+                      struct progress *progress, GError **error)
+{
+    for (;;) {
+        struct chains *chains = chains_new(folder, library, gone);
+        const char *child, *spare = find_spare(chains, &child);
+        g_autofree char *leaf = spare ? g_path_get_basename(spare) : NULL;
+        bool good =
+            !spare || (snapshot_note_loose(folder, leaf, error) && take_over(chains, spare, child, progress, error) &&
+                       snapshot_drop_image(folder, gone, spare, error));
+        chains_free(chains);
+        if (!spare || !good)
+            return good;
+    }
+}
+
+char *snapshot_spare_base(const char *machine_folder, const char *image, const struct snapshot *gone,
+                          struct library *library)
+{
+    g_autofree char *folder = g_canonicalize_filename(machine_folder, NULL), *at = g_canonicalize_filename(image, NULL);
+    struct chains *chains = chains_new(folder, library, gone);
+    const char *base = chains_base(chains, at), *one = NULL;
+    bool spare = chains_has(chains, base) && !chains_needed(chains, base) && !chains_pinned(chains, at) &&
+                 chains_dependants(chains, base, &one) == 1;
+    char *found = spare ? g_strdup(base) : NULL;
+    chains_free(chains);
+    return found;
+}
+
+// ---- Going ----
 
 struct current_edit {
     const char *from, *to;
@@ -194,56 +155,63 @@ static bool reparent_children(const char *folder, const struct snapshot *gone, G
     return true;
 }
 
-// Frozen images of GONE that nothing stands on and nothing refers to.
+// Images of GONE that nothing stands on and nobody needs, and then what they stood on.
 static void remove_leaves(const char *folder, const struct snapshot *gone, struct library *library)
 {
-    struct chains *chains = chains_new(folder, library);
     for (unsigned i = 0; i < gone->disks->len; i++) {
         const struct snapshot_disk *disk = gone->disks->pdata[i];
-        const char *one;
-        g_autofree char *path = snapshot_path(folder, disk->file);
         bool ours = !g_path_is_absolute(disk->file) && !strchr(disk->file, '/');
-        if (ours && !g_hash_table_contains(chains->needed, path) && dependants(chains, path, &one) == 0)
-            unlink(path);
+        g_autofree char *path = snapshot_path(folder, disk->file);
+        if (ours)
+            snapshot_remove_unneeded(folder, path, library);
     }
-    chains_free(chains);
+}
+
+bool snapshot_finish_delete(const char *folder, const struct snapshot *gone, struct library *library, GError **error)
+{
+    struct current_edit edit = {gone->id, gone->parent};
+    if (!reparent_children(folder, gone, error) || !machine_folder_edit(folder, move_current, &edit, error))
+        return false;
+    remove_leaves(folder, gone, library);
+    return host_folder_remove(gone->folder, error);
+}
+
+bool snapshot_may_delete(const char *folder, const struct snapshot *snapshot, GError **error)
+{
+    if (!is_resume_source(folder, snapshot))
+        return true;
+    g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
+                "The machine's next start goes on from \"%s\"; start it first, or restore another snapshot",
+                snapshot->name);
+    return false;
 }
 
 bool snapshot_delete(const char *machine_folder, struct snapshot *snapshot, bool running, struct library *library,
                      struct progress *progress, GError **error)
 {
     g_autofree char *folder = g_canonicalize_filename(machine_folder, NULL);
-    struct current_edit edit = {snapshot->id, snapshot->parent};
-    if (is_resume_source(folder, snapshot)) {
-        g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_BUSY,
-                    "The machine's next start goes on from \"%s\"; start it first, or restore another snapshot",
-                    snapshot->name);
+    g_autoptr(GError) unmerged = NULL;
+    if (!snapshot_may_delete(folder, snapshot, error))
+        return false;
+    if (!running && !merge_all(folder, snapshot, library, progress, &unmerged) &&
+        !g_error_matches(unmerged, CLOCHE_ERROR, CLOCHE_ERROR_NO_SPACE)) {
+        g_propagate_error(error, g_steal_pointer(&unmerged));
         return false;
     }
-    g_autofree char *gone = g_strdup_printf("%s/snapshots/.gone-%s", folder, snapshot->id);
-    if (!reparent_children(folder, snapshot, error) || !machine_folder_edit(folder, move_current, &edit, error))
-        return false;
-    if (rename(snapshot->folder, gone) != 0) {
+    g_autofree char *all = g_build_filename(folder, "snapshots", NULL),
+                    *leaf = g_strconcat(".gone-", snapshot->id, NULL);
+    g_autofree char *gone = g_build_filename(all, leaf, NULL);
+    if (rename(snapshot->folder, gone) != 0 || !host_folder_sync(all, NULL)) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_FAILED, "Cannot remove %s", snapshot->folder);
         return false;
     }
-    host_folder_remove(gone, NULL);
-    remove_leaves(folder, snapshot, library);
-    if (running || collect(folder, library, progress, error))
+    g_free(snapshot->folder);
+    snapshot->folder = g_steal_pointer(&gone);
+    if (!snapshot_finish_delete(folder, snapshot, library, error))
+        return false;
+    snapshot_forget_loose(folder);
+    if (!unmerged)
         return true;
-    g_prefix_error(error, SNAPSHOT_UNMERGED);
+    g_propagate_prefixed_error(error, g_steal_pointer(&unmerged), SNAPSHOT_UNMERGED);
     return false;
-}
-
-char *snapshot_spare_base(const char *machine_folder, const char *image, struct library *library)
-{
-    g_autofree char *folder = g_canonicalize_filename(machine_folder, NULL), *at = g_canonicalize_filename(image, NULL);
-    struct chains *chains = chains_new(folder, library);
-    unsigned i = find_file(chains, at);
-    const char *one = NULL;
-    g_autofree char *base = i == UINT_MAX ? g_strdup("") : g_strdup(chains->bases->pdata[i]);
-    bool spare = base[0] && find_file(chains, base) != UINT_MAX && !g_hash_table_contains(chains->needed, base) &&
-                 dependants(chains, base, &one) == 1;
-    chains_free(chains);
-    return spare ? g_steal_pointer(&base) : NULL;
 }

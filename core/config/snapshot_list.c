@@ -63,7 +63,7 @@ static char *get_text(GKeyFile *file, const char *key)
     return text ? text : g_strdup("");
 }
 
-static struct snapshot *read_snapshot(const char *machine_folder, const char *folder, GError **error)
+struct snapshot *snapshot_read(const char *machine_folder, const char *folder, GError **error)
 {
     g_autofree char *path = g_build_filename(folder, SNAPSHOT_FILE, NULL), *text = NULL;
     size_t length;
@@ -90,7 +90,7 @@ static struct snapshot *read_snapshot(const char *machine_folder, const char *fo
     if (snapshot->has_state)
         snapshot->memory_bytes = allocated(folder, "ram");
     g_autofree char *leaf = g_path_get_basename(folder);
-    if (g_uuid_string_is_valid(snapshot->id) && strcmp(leaf, snapshot->id) == 0)
+    if (g_uuid_string_is_valid(snapshot->id) && g_str_has_suffix(leaf, snapshot->id))
         return snapshot;
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT, "%s has another id than its folder", path);
     snapshot_free(snapshot);
@@ -135,7 +135,7 @@ GPtrArray *snapshot_list(const char *machine_folder)
     while (dir && (name = g_dir_read_name(dir)) && list->len < MOST_SNAPSHOTS) {
         g_autoptr(GError) error = NULL;
         g_autofree char *path = g_build_filename(folder, name, NULL);
-        struct snapshot *snapshot = name[0] == '.' ? NULL : read_snapshot(machine_folder, path, &error);
+        struct snapshot *snapshot = name[0] == '.' ? NULL : snapshot_read(machine_folder, path, &error);
         if (snapshot) {
             snapshot->current = g_strcmp0(snapshot->id, current) == 0;
             g_ptr_array_add(list, snapshot);

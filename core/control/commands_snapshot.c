@@ -109,13 +109,10 @@ static bool done_already(void *opaque, struct progress *progress, GError **error
 }
 
 // Machine lock held, processors parked. After a failure the machine is as before, or (*BROKEN) must be reset.
-static bool go_back(struct machine *machine, const char *folder, struct snapshot *snapshot, bool *broken,
-                    GError **error)
+static bool go_back(struct machine *machine, const char *folder, struct snapshot *snapshot, GHashTable *overlays,
+                    bool *broken, GError **error)
 {
     machine_state_quiesce(machine);
-    g_autoptr(GHashTable) overlays = snapshot_prepare_restore(folder, snapshot, error);
-    if (!overlays)
-        return false;
     g_autoptr(GError) local = NULL;
     int64_t begun = g_get_monotonic_time();
     GHashTable *before = close_disks(machine, snapshot, &local);
@@ -152,9 +149,12 @@ static JsonNode *snapshot_load(struct qmp_call *call, GError **error)
                     snapshot->name);
         return NULL;
     }
+    g_autoptr(GHashTable) overlays = snapshot_prepare_restore(folder, snapshot, error);
+    if (!overlays)
+        return NULL;
     bool ran = machine_state_park(machine), broken = false;
     machine_lock(machine);
-    bool good = go_back(machine, folder, snapshot, &broken, error);
+    bool good = go_back(machine, folder, snapshot, overlays, &broken, error);
     if (broken)
         machine_reset_devices(machine);
     machine_unlock(machine);
@@ -203,11 +203,13 @@ static void unstack(void *opaque)
              g_get_monotonic_time() - begun);
 }
 
-static bool merge_drive(struct machine *machine, struct drive *drive, const char *base, struct progress *progress,
-                        GError **error)
+static bool merge_drive(struct deleting *deleting, struct drive *drive, const struct snapshot *gone, const char *base,
+                        struct progress *progress, GError **error)
 {
+    struct machine *machine = deleting->machine;
     struct merging merging = {.machine = machine, .drive = drive};
-    if (!disk_overlay_absorb(drive->disk, progress, error) ||
+    g_autofree char *leaf = g_path_get_basename(base);
+    if (!snapshot_note_loose(deleting->folder, leaf, error) || !disk_overlay_absorb(drive->disk, progress, error) ||
         !control_job_call(machine, progress, unstack, &merging, error))
         return false;
     if (!merging.gone) {
@@ -215,20 +217,19 @@ static bool merge_drive(struct machine *machine, struct drive *drive, const char
         return false;
     }
     disk_close(merging.gone);
-    if (unlink(base) != 0)
-        log_warning("snapshot", "%s is not needed any more and could not be removed", base);
-    return true;
+    return snapshot_drop_image(deleting->folder, gone, base, error);
 }
 
 // What lies deeper, between two frozen images, waits until the machine is off.
-static bool merge_disks(struct deleting *deleting, struct library *library, struct progress *progress, GError **error)
+static bool merge_disks(struct deleting *deleting, const struct snapshot *gone, struct library *library,
+                        struct progress *progress, GError **error)
 {
     for (struct drive *drive = deleting->machine->drives; drive; drive = drive->next) {
         if (drive->kind != DRIVE_DISK || !drive->disk || disk_read_only(drive->disk))
             continue;
         char *base;
-        while ((base = snapshot_spare_base(deleting->folder, disk_path(drive->disk), library))) {
-            bool good = merge_drive(deleting->machine, drive, base, progress, error);
+        while ((base = snapshot_spare_base(deleting->folder, disk_path(drive->disk), gone, library))) {
+            bool good = merge_drive(deleting, drive, gone, base, progress, error);
             g_free(base);
             if (!good)
                 return false;
@@ -243,11 +244,19 @@ static bool delete_now(void *opaque, struct progress *progress, GError **error)
     g_autoptr(library_t) library = library_open(NULL);
     g_autoptr(GPtrArray) list = snapshot_list(deleting->folder);
     struct snapshot *snapshot = snapshot_find(list, deleting->id, error);
-    if (!snapshot || !snapshot_delete(deleting->folder, snapshot, true, library, progress, error))
+    g_autoptr(GError) unmerged = NULL;
+    if (!snapshot || !snapshot_may_delete(deleting->folder, snapshot, error))
         return false;
-    if (merge_disks(deleting, library, progress, error))
+    if (!merge_disks(deleting, snapshot, library, progress, &unmerged) &&
+        !g_error_matches(unmerged, CLOCHE_ERROR, CLOCHE_ERROR_NO_SPACE)) {
+        g_propagate_error(error, g_steal_pointer(&unmerged));
+        return false;
+    }
+    if (!snapshot_delete(deleting->folder, snapshot, true, library, progress, error))
+        return false;
+    if (!unmerged)
         return true;
-    g_prefix_error(error, SNAPSHOT_UNMERGED);
+    g_propagate_prefixed_error(error, g_steal_pointer(&unmerged), SNAPSHOT_UNMERGED);
     return false;
 }
 

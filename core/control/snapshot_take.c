@@ -36,7 +36,7 @@ struct taking {
     GArray *disks; // struct taken_disk
     GByteArray *state;
     struct ram_image *image;
-    bool switched, committed;
+    bool switched, committed, unsettled;
     GError *failure; // of the moment
 };
 
@@ -52,6 +52,8 @@ static void taking_free(gpointer data)
     ram_image_free(taking->image);
     if (taking->committed)
         snapshot_free(taking->new);
+    else if (taking->unsettled)
+        snapshot_leave(taking->new);
     else
         snapshot_abandon(taking->new);
     g_array_unref(taking->disks);
@@ -75,6 +77,8 @@ static bool prepare_disk(struct taking *taking, const struct snapshot_disk *disk
     g_autofree char *recorded = snapshot_relative_base(taking->folder, base);
     g_autofree char *file = snapshot_overlay_name(disk->drive);
     g_autofree char *path = g_build_filename(taking->folder, file, NULL);
+    if (!snapshot_note_loose(taking->folder, file, error))
+        return false;
     struct disk *overlay = disk_overlay_prepare(drive->disk, path, recorded, error);
     if (!overlay)
         return false;
@@ -132,8 +136,9 @@ static bool prepare(struct taking *taking, struct progress *progress, GError **e
 static void take_back(struct taking *taking)
 {
     g_autoptr(GError) error = NULL;
-    if (taking->switched && !snapshot_unswitch_files(taking->folder, taking->new, &error))
-        log_error("snapshot", "The definition goes on with empty overlays: %s", error->message);
+    taking->unsettled = taking->switched && !snapshot_unswitch_files(taking->folder, taking->new, &error);
+    if (taking->unsettled)
+        log_error("snapshot", "The definition goes on with empty overlays until the next start: %s", error->message);
     for (unsigned i = 0; i < taking->disks->len; i++) {
         struct taken_disk *disk = &g_array_index(taking->disks, struct taken_disk, i);
         g_autofree char *path = g_build_filename(taking->folder, disk->file, NULL);
@@ -232,8 +237,10 @@ static void put_back(struct taking *taking)
     unlink(ram);
     for (unsigned i = 0; i < taking->disks->len; i++)
         g_ptr_array_add(drives, g_array_index(taking->disks, struct taken_disk, i).drive);
-    if (!control_snapshot_undo(taking->machine, taking->folder, taking->new, drives, taking->ending, &error))
-        log_warning("snapshot", "The disks go on with an image more, which deleting a snapshot merges: %s",
+    taking->unsettled =
+        !control_snapshot_undo(taking->machine, taking->folder, taking->new, drives, taking->ending, &error);
+    if (taking->unsettled)
+        log_warning("snapshot", "The disks go on with an image more; the next start tries again to do without it: %s",
                     error->message);
 }
 

@@ -9,12 +9,14 @@
 #include "disks/check.h"
 #include "disks/create.h"
 #include "disks/disk.h"
+#include "disks/info.h"
 
 #include <check.h>
 #include <glib/gstdio.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -554,6 +556,151 @@ START_TEST(test_overlay_gives_its_base_back)
 }
 END_TEST
 
+static char *base_of(const char *path)
+{
+    g_autoptr(GError) error = NULL;
+    struct disk_info *info = disk_info(path, NULL, &error);
+    must(info != NULL, error);
+    char *base = info->backing_path ? g_canonicalize_filename(info->backing_path, NULL) : NULL;
+    disk_info_free(info);
+    return base;
+}
+
+static void recover(const char *machine)
+{
+    g_autoptr(GError) error = NULL;
+    int lock = machine_folder_lock(find(machine)->folder, &error);
+    must(lock >= 0, error);
+    close(lock);
+}
+
+// One image for each snapshot and the present state, which stands on that of the present snapshot; nothing else.
+static void expect_tidy(const char *machine)
+{
+    g_autofree char *folder = g_strdup(find(machine)->folder), *all = g_build_filename(folder, "snapshots", NULL);
+    g_autoptr(GPtrArray) list = snapshot_list(folder);
+    ck_assert_uint_eq(images(machine), list->len + 1);
+    g_autofree char *present = present_disk(machine), *base = base_of(present);
+    for (unsigned i = 0; i < list->len; i++) {
+        const struct snapshot *snapshot = list->pdata[i];
+        g_autofree char *image =
+            g_build_filename(folder, ((struct snapshot_disk *)snapshot->disks->pdata[0])->file, NULL);
+        ck_assert_int_eq(snapshot->current, g_strcmp0(image, base) == 0);
+    }
+    GDir *dir = g_dir_open(all, 0, NULL);
+    const char *name;
+    while ((name = g_dir_read_name(dir)))
+        ck_assert_msg(name[0] != '.', "%s is left over", name);
+    g_dir_close(dir);
+}
+
+START_TEST(test_cancelled_delete_changes_nothing)
+{
+    put("base", 0, 'a');
+    take("base", "one");
+    put("base", 1, 'b');
+    take("base", "two");
+    put("base", 2, 'c');
+    static const char *const names[] = {"one", "two"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        struct progress progress = {.cancelled = true};
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) list = snapshot_list(find("base")->folder);
+        ck_assert(
+            !snapshot_delete(find("base")->folder, snapshot_named(list, names[i]), false, library, &progress, &error));
+        ck_assert(g_error_matches(error, CLOCHE_ERROR, CLOCHE_ERROR_CANCELLED));
+        recover("base");
+        expect_tidy("base");
+        expect("base", "abc");
+    }
+    delete ("base", "one");
+    expect_tidy("base");
+    expect("base", "abc");
+    restore("base", "two");
+    expect("base", "ab.");
+}
+END_TEST
+
+// Two images below the present one are needed by one snapshot only: until it goes it can be restored.
+START_TEST(test_delete_keeps_what_it_deletes_whole)
+{
+    put("base", 0, 'a');
+    take("base", "one");
+    put("base", 1, 'b');
+    take("base", "two");
+    put("base", 2, 'c');
+    g_autoptr(GError) error = NULL;
+    g_autofree char *folder = g_strdup(find("base")->folder), *present = present_disk("base");
+    g_autoptr(GPtrArray) list = snapshot_list(folder);
+    must(snapshot_delete(folder, snapshot_named(list, "one"), true, library, NULL, &error), error); // not merged
+    const struct snapshot *two = snapshot_named(list, "two");
+    g_autofree char *above = snapshot_spare_base(folder, present, two, library), *below = base_of(above);
+    must(snapshot_drop_image(folder, two, above, &error) && snapshot_drop_image(folder, two, below, &error), error);
+    restore("base", "two");
+    expect("base", "ab.");
+    delete ("base", "two");
+    expect_tidy("base");
+    expect("base", "ab.");
+}
+END_TEST
+
+// What a linked clone stands on does not change.
+START_TEST(test_delete_below_a_clone)
+{
+    put("base", 0, 'a');
+    take("base", "one");
+    put("base", 1, 'b');
+    take("base", "two");
+    struct clone_options options = {"of two", true, "two"};
+    g_autoptr(GError) error = NULL;
+    must(machine_clone(library, find("base"), &options, NULL, &error), error);
+    put("of two", 2, 'x');
+    put("base", 2, 'c');
+    delete ("base", "one");
+    expect("of two", "abx");
+    expect("base", "abc");
+    delete ("base", "two");
+    expect("of two", "abx");
+    expect("base", "abc");
+    ck_assert_uint_eq(images("base"), 3);
+    host_folder_remove(find("of two")->folder, NULL);
+    take("base", "three");
+    delete ("base", "three");
+    ck_assert_uint_eq(images("base"), 1);
+    expect("base", "abc");
+}
+END_TEST
+
+// The snapshot was begun and the guest wrote on: that is put into the image that it began with.
+START_TEST(test_unfinished_is_taken_back)
+{
+    put("base", 0, 'a');
+    take("base", "one");
+    put("base", 1, 'b');
+    g_autofree char *folder = g_strdup(find("base")->folder), *before = present_disk("base");
+    g_autoptr(GError) error = NULL;
+    struct snapshot *new = snapshot_begin(folder, "never", NULL, &error);
+    must(new != NULL &&snapshot_switch_disks(folder, new, &error), error);
+    put("base", 1, 'B');
+    put("base", 2, 'c');
+    must(snapshot_note_loose(folder, "disk0-unused.qcow2", &error), error);
+    g_autofree char *unused = g_build_filename(folder, "disk0-unused.qcow2", NULL);
+    ck_assert(g_file_set_contents(unused, "x", 1, NULL));
+    snapshot_leave(new);
+
+    struct disk *reader = disk_open(before, "qcow2", DISK_OPEN_READ_ONLY, &error);
+    must(reader != NULL, error);
+    recover("base"); // nobody may write to it
+    expect("base", "aBc");
+    disk_close(reader);
+    recover("base");
+    expect("base", "aBc");
+    expect_tidy("base");
+    g_autofree char *after = present_disk("base");
+    ck_assert_str_eq(after, before);
+}
+END_TEST
+
 START_TEST(test_killed_at_any_moment)
 {
     put("base", 0, 'k');
@@ -566,7 +713,9 @@ START_TEST(test_killed_at_any_moment)
         g_usleep(g_rand_int_range(random, 1000, 120000));
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
+        recover("base");
         expect("base", "k..");
+        expect_tidy("base");
         g_autoptr(GPtrArray) list = snapshot_list(find("base")->folder);
         for (unsigned i = 0; i < list->len; i++) {
             const struct snapshot *snapshot = list->pdata[i];
@@ -603,6 +752,10 @@ int main(void)
     tcase_add_test(tests, test_overlay_of_a_resized_disk_is_refused);
     tcase_add_test(tests, test_overlay_absorbs_its_base);
     tcase_add_test(tests, test_overlay_gives_its_base_back);
+    tcase_add_test(tests, test_cancelled_delete_changes_nothing);
+    tcase_add_test(tests, test_delete_keeps_what_it_deletes_whole);
+    tcase_add_test(tests, test_delete_below_a_clone);
+    tcase_add_test(tests, test_unfinished_is_taken_back);
     tcase_add_test(tests, test_killed_at_any_moment);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
