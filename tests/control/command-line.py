@@ -4,16 +4,15 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BUILD = os.path.abspath(os.environ.get("CLOCHE_BUILD", "."))
-CTL = os.path.join(BUILD, "clochectl")
+sys.path.insert(0, HERE)
+from library import BUILD, CTL, DISK, PATIENCE, check, in_library, machines, run  # noqa: E402
+
 COMPLETION = os.path.join(HERE, "..", "..", "data", "completions", "clochectl")
 DONE, FAILED, USAGE, NOT_FOUND, EXISTS, BUSY, UNSUPPORTED, CORRUPT, CANCELLED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 
@@ -175,17 +174,9 @@ COMPLETIONS = [
 ]
 
 
-class Failure(Exception):
-    pass
-
-
-def check(condition, text):
-    if not condition:
-        raise Failure(text)
-
-
 def ctl(*words):
-    done = subprocess.run([CTL, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    """Status, and all that it says."""
+    done = run(*words, capture_output=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout
 
 
@@ -200,7 +191,7 @@ def run_rows(rows, work):
 
 
 def tree(folder):
-    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name not in (".lock", ".conf-lock"))
+    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name not in (".lock", ".conf-lock", ".loose"))
 
 
 def interrupt(words, after, folder, sent):
@@ -209,7 +200,7 @@ def interrupt(words, after, folder, sent):
     process = subprocess.Popen([CTL, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(after)
     process.send_signal(sent)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=PATIENCE)
     check(process.returncode in (DONE, CANCELLED, -sent), f"{words}: status {process.returncode}: {said}")
     if process.returncode != DONE:
         check(tree(folder) == before, f"{words}, {sent} after {after} s: {set(tree(folder)) ^ set(before)} is half-done")
@@ -223,7 +214,7 @@ def interruptions(work):
         for _ in range(192):
             noise.write(os.urandom(1 << 20))
     ctl("create", "big", "--memory", "64M", "--disk", "256M")
-    subprocess.run([os.path.join(BUILD, "cloche-disk"), "convert", "--force", "--format", "qcow2", os.path.join(work, "noise"),
+    subprocess.run([DISK, "convert", "--force", "--format", "qcow2", os.path.join(work, "noise"),
                     os.path.join(library, "big", "disk0.qcow2")], check=True, capture_output=True)
     archive = os.path.join(work, "big.tar.zst")
     check(ctl("export", "big", archive)[0] == DONE, "the export fails")
@@ -242,7 +233,15 @@ def interruptions(work):
     for n in range(8):
         interrupt(["create", f"quick{n}", "--disk", "4000G"], n / 1000, work, signal.SIGINT)
         interrupt(["snapshot", "take", "big", f"quick{n}"], n / 1000, work, signal.SIGINT)
-    for entry in json.loads(ctl("list", "--json")[1]):
+    seen = set()
+    for after in (0.02, 0.04, 0.08, 0.16, 0.4, 1):
+        if CANCELLED in seen and DONE in seen:
+            break
+        ctl("snapshot", "take", "big", "merged")
+        seen.add(interrupt(["snapshot", "delete", "big", "merged"], after, work, signal.SIGINT))
+    check(CANCELLED in seen, f"a deletion was never cancelled: {seen}")
+    print(f"  snapshot delete: statuses {sorted(seen)}")
+    for entry in machines().values():
         check("damage" not in entry or entry["damage"] is None, f"damaged: {entry}")
     for folder in os.listdir(library):
         check(folder.startswith(".lock") or os.path.exists(os.path.join(library, folder, "machine.conf")), f"{folder} is half a machine")
@@ -261,32 +260,17 @@ def completions():
     check(done.stdout.strip() == "two", f"bash offers {done.stdout!r} {done.stderr!r}")
 
 
-def main():
-    work = tempfile.mkdtemp(prefix="cloche-cli-")
-    library = os.path.join(work, "library")
-    os.environ.update(CLOCHE_LIBRARY=library, XDG_RUNTIME_DIR=os.path.join(work, "run"), CLOCHE_VM=os.path.join(BUILD, "cloche-vm"),
-                      LC_ALL="C.UTF-8")
-    os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
+def life(work):
     with open(os.path.join(work, "cd.iso"), "wb") as iso:
         iso.write(bytes(1 << 20))
-    try:
-        run_rows(ROWS, work)
-        check(os.path.getsize(os.path.join(work, "cd.iso")) == 1 << 20, "the CD image was changed")
-        with open(os.path.join(library, "again", "machine.conf"), "w") as conf:
-            conf.write("nonsense\n")
-        run_rows(DAMAGED, work)
-        completions()
-        interruptions(work)
-        print(f"{len(ROWS) + len(DAMAGED)} command lines, {len(COMPLETIONS)} completions, interruptions: as they should be")
-        return 0
-    except Failure as failure:
-        print(f"FAILED: {failure}")
-        return 1
-    finally:
-        for entry in json.loads(ctl("list", "--json")[1] or "[]"):
-            if entry.get("pid"):
-                os.kill(entry["pid"], signal.SIGKILL)
-        shutil.rmtree(work, ignore_errors=True)
+    run_rows(ROWS, work)
+    check(os.path.getsize(os.path.join(work, "cd.iso")) == 1 << 20, "the CD image was changed")
+    with open(os.path.join(os.environ["CLOCHE_LIBRARY"], "again", "machine.conf"), "w") as conf:
+        conf.write("nonsense\n")
+    run_rows(DAMAGED, work)
+    completions()
+    interruptions(work)
+    print(f"{len(ROWS) + len(DAMAGED)} command lines, {len(COMPLETIONS)} completions, interruptions: as they should be")
 
 
-sys.exit(main())
+sys.exit(in_library("cloche-cli-", life))

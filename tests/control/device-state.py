@@ -20,6 +20,7 @@ KEPT = os.path.join(HERE, "..", "state")
 BUILD = os.path.abspath(os.environ.get("CLOCHE_BUILD", "."))
 VM = os.path.join(BUILD, "cloche-vm")
 PATIENCE = 60
+ENGINES = os.environ.get("STATE_ENGINES", "interpret translate").split()  # that load what is kept
 
 
 class Failure(Exception):
@@ -166,7 +167,36 @@ SETS = {
     "pc-no-screen": [*SERIAL, DISK[0], DISK[1] + "ide", "--display-adapter", "none"],
     "pc-kernel": [*SERIAL, "--kernel", "{W}/kernel"],
 }
-FILES = {"disk.img": TICKER.ljust(1 << 20, b"\0"), "floppy.img": bytes(1474560), "kernel": KERNEL}
+# Debian's kernel with its drivers for what it finds; each round all of it is used. When loaded, a dummy stands for the kernel file.
+LINUX_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_gpu", "virtio_input", "evdev", "xhci_pci", "usbhid", "hid_generic",
+                 "ata_piix", "sd_mod", "sr_mod", "8139cp", "e1000")
+LINUX_NETS = ("virtio-net", "e1000", "rtl8139")
+SETS["pc-linux"] = [*SERIAL, "--memory", "192M", "--kernel", "{W}/kernel", "--display-adapter", "virtio-gpu", DISK[0],
+                    "{W}/disk.img,format=raw,interface=virtio", DISK[0], "{W}/disk2.img,format=raw,interface=ide", "--cdrom", "{W}/cd.iso",
+                    *[word for card in LINUX_NETS for word in ("--device", f"{card},backend=none,no-rom=on" + (",cplus=on" if card == "rtl8139" else ""))],
+                    "--device", "virtio-keyboard", "--device", "virtio-tablet", "--device", "xhci", "--device", "usb-keyboard", "--device", "usb-tablet"]
+LINUX_WORK = """
+echo 1 > /proc/sys/kernel/printk
+while [ ! -b /dev/vda ] || [ ! -b /dev/sda ] || [ ! -b /dev/sr0 ] || [ ! -c /dev/fb0 ] || [ ! -d /sys/class/net/eth2 ]; do sleep 0.2; done
+for i in 0 1 2; do ifconfig eth$i 10.0.$i.1 netmask 255.255.255.0 up; done
+for e in /dev/input/event*; do (while busybox head -c 24 $e >/dev/null; do echo "input at $e"; done) & done
+read_all() { for d in vda sda sr0; do echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/$d bs=64k 2>/dev/null | sha256sum; done; }
+sent() { cat /sys/class/net/eth*/statistics/tx_packets | tr '\n' ' '; }
+read_all >/tmp/first
+n=0
+while true; do
+    n=$((n + 1)) said=good before=$(sent)
+    read_all | cmp -s - /tmp/first || said="BAD disks"
+    for d in vda sda; do echo "round $n" | dd of=/dev/$d bs=512 seek=2000 conv=fsync 2>/dev/null || said="BAD $d"; done
+    for i in 0 1 2; do ping -c 1 -W 1 10.0.$i.2 >/dev/null 2>&1; done
+    set -- $(sent)
+    for b in $before; do [ $b -lt $1 ] || said="BAD nets"; shift; done
+    dd if=/dev/urandom of=/dev/fb0 bs=4k count=64 2>/dev/null || said="BAD screen"
+    read_all >/tmp/first
+    echo "round $n $said"
+done
+"""
+FILES = {"disk2.img": bytes(1 << 20), "cd.iso": bytes(range(256)) * 4096, "disk.img": TICKER.ljust(1 << 20, b"\0"), "floppy.img": bytes(1474560), "kernel": KERNEL}
 
 
 def make_files(arguments, folder):
@@ -198,8 +228,11 @@ def wait_ticks(folder, more):
 def record(work, name):
     if name == "pc-snapshots":
         return record_machine(work, name)
-    vm = Vm(work, *make_files(SETS[name], work))
-    wait_ticks(work, 5)
+    arguments = make_files(SETS[name], work)
+    if name == "pc-linux":
+        arguments = linux_arguments(arguments, work)
+    vm = Vm(work, *arguments)
+    (wait_rounds if name == "pc-linux" else wait_ticks)(work, 3)
     vm.call("stop")
     folder = os.path.join(KEPT, name)
     os.makedirs(folder)
@@ -213,14 +246,53 @@ def record(work, name):
     return None
 
 
-def load_one(folder, work):
+def linux_arguments(arguments, work):
+    sys.path.insert(0, os.path.join(HERE, "..", "guests"))
+    import initramfs
+    import modules
+    files, load = modules.files(*LINUX_MODULES)
+    initramfs.write(os.path.join(work, "initrd"), load + LINUX_WORK, files)
+    arguments = [modules.kernel() if word.endswith("/kernel") else word for word in arguments]
+    # What is free is zero, and compresses.
+    return [*arguments, "--engine", "translate", "--initrd", os.path.join(work, "initrd"), "--append", "console=ttyS0 quiet init_on_free=1"]
+
+
+def said(folder):
+    with open(os.path.join(folder, "serial"), errors="replace") as file:
+        return file.read()
+
+
+def wait_said(folder, pattern, more):
+    """Until the guest says PATTERN so many times more."""
+    begun, end = len(said(folder)), time.monotonic() + 4 * PATIENCE
+    while len(re.findall(pattern, said(folder)[begun:])) < more:
+        if time.monotonic() > end or "BAD" in said(folder):
+            raise Failure(f"the guest does not go on as it did: {said(folder)[-300:]!r}")
+        time.sleep(0.05)
+
+
+def wait_rounds(folder, more):
+    if not os.path.exists(os.path.join(folder, "serial")):
+        time.sleep(1)
+    wait_said(folder, r"round \d+ good", more)
+
+
+def use_linux(vm, folder):
+    """What its drivers left off goes on, and keys arrive."""
+    wait_rounds(folder, 2)
+    vm.call("send-key", keys=[{"type": "qcode", "data": "a"}])
+    wait_said(folder, r"input at /dev/input", 1)
+    wait_rounds(folder, 1)
+
+
+def load_one(folder, work, *engine):
     """Returns the classes that the machine has."""
     copy = os.path.join(work, "kept")
     shutil.copytree(folder, copy)
     subprocess.run(["zstd", "-d", "-q", "--rm", os.path.join(copy, "ram.zst")], check=True)
     with open(os.path.join(copy, "arguments")) as f:
         kept = json.load(f)
-    vm = Vm(work, "--pause", "--load-state", copy, *make_files(kept, work))
+    vm = Vm(work, "--pause", "--load-state", copy, *make_files(kept, work), *engine)
     try:
         with open(os.path.join(copy, "text")) as f:
             before = comparable(f.read())
@@ -232,7 +304,9 @@ def load_one(folder, work):
             if a != b:
                 raise Failure(f"{folder}: {a} became {b}")
         vm.call("cont")
-        if "--serial" in kept:
+        if folder.endswith("pc-linux"):
+            use_linux(vm, work)
+        elif "--serial" in kept:
             wait_ticks(work, 5)
         else:
             time.sleep(0.5)
@@ -301,8 +375,9 @@ def load_kept(work):
     folders = [f for f in sorted(glob.glob(os.path.join(KEPT, "*"))) if os.path.isdir(f)]
     archives, seen = sorted(glob.glob(os.path.join(KEPT, "*.tar.zst"))), set()
     for folder in folders:
-        seen |= load_one(folder, work)
-        print(f"{os.path.basename(folder)}: loads and runs on", flush=True)
+        for engine in ENGINES:
+            seen |= load_one(folder, work, "--engine", engine)
+        print(f"{os.path.basename(folder)}: loads and runs on under {', '.join(ENGINES)}", flush=True)
     for archive in archives:
         load_machine(archive, work)
         print(f"{os.path.basename(archive)}: every snapshot loads and runs on", flush=True)

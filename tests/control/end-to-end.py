@@ -6,23 +6,18 @@ the guest says: the beats are numbered, so a lost, repeated or restarted guest s
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "guests"))
+sys.path[:0] = [os.path.join(HERE, "..", "guests"), HERE]
 import initramfs  # noqa: E402
+from library import Failure, KERNEL, Monitor, PATIENCE, VM, check, ctl, in_library, machine, runtime, step  # noqa: E402
 
-BUILD = os.path.abspath(os.environ.get("CLOCHE_BUILD", "."))
-CTL = os.path.join(BUILD, "clochectl")
-KERNEL = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux"
 ENGINE = os.environ.get("CLOCHE_ENGINE", "auto")
-PATIENCE = int(os.environ.get("CLOCHE_PATIENCE", "180"))  # seconds for one step on a loaded host
 
 BEAT = """
 yes | head -c 24000000 >/tmp/ballast
@@ -35,36 +30,12 @@ done
 """
 
 
-class Failure(Exception):
-    pass
-
-
-def check(condition, text):
-    if not condition:
-        raise Failure(text)
-
-
-def ctl(*words, status=0):
-    done = subprocess.run([CTL, *words], capture_output=True, text=True, timeout=PATIENCE)
-    check(done.returncode == status, f"clochectl {' '.join(words)}: status {done.returncode}, not {status}: "
-                                     f"{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def machine(name):
-    for entry in json.loads(ctl("list", "--json")):
-        if entry["name"] == name:
-            return entry
-    raise Failure(f"{name} is not in the list")
-
-
 class Console:
     """The serial port of a running machine."""
 
     def __init__(self, name):
-        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "cloche", machine(name)["uuid"], "serial0")
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
+        self.socket.connect(runtime(name, "serial0"))
         self.text = b""
         self.gaps = []
         self.last = None
@@ -109,40 +80,6 @@ class Console:
         self.socket.close()
 
 
-class Monitor:
-    """A control connection of our own."""
-
-    def __init__(self, name):
-        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "cloche", machine(name)["uuid"], "control")
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
-        self.file = self.socket.makefile("r")
-        self.file.readline()
-        self.call("qmp_capabilities")
-
-    def call(self, command, **arguments):
-        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments, "id": 1}).encode())
-        while True:
-            answer = json.loads(self.file.readline())
-            if "event" not in answer:
-                check("return" in answer, f"{command}: {answer.get('error')}")
-                return answer["return"]
-
-    def cancel(self, job):
-        """Until the job has ended, cancelled or not."""
-        try:
-            self.call("job-cancel", id=job)
-        except Failure:
-            pass  # it has ended
-        end = time.monotonic() + PATIENCE
-        while any(j["id"] == job and j["status"] != "concluded" for j in self.call("query-jobs")):
-            check(time.monotonic() < end, f"{job} does not end")
-            time.sleep(0.01)
-
-    def close(self):
-        self.socket.close()
-
-
 def read(path):
     with open(path) as file:
         return file.read()
@@ -167,10 +104,6 @@ def memory_in_use(pid):
         elif line.startswith("Rss:"):
             mapped[place] = max(mapped.get(place, 0), int(line.split()[1]) * 1024)
     return sum(mapped.values())
-
-
-def step(text):
-    print(f"-- {text}", flush=True)
 
 
 def life(work):
@@ -284,7 +217,7 @@ def life(work):
     console.close()
     check(machine("demo")["state"] == "saved", "it is not shown as saved")
     engines = [line.split(":")[0] for line in
-               subprocess.run([os.path.join(BUILD, "cloche-vm"), "--list-engines"], capture_output=True, text=True).stdout.splitlines()
+               subprocess.run([VM, "--list-engines"], capture_output=True, text=True).stdout.splitlines()
                if ": works" in line]
     other = "interpret" if ENGINE != "interpret" else engines[0]
     ctl("set", "demo", f"engine={other}")
@@ -361,24 +294,7 @@ def main():
     if not os.access(KERNEL, os.R_OK):
         print(f"skipped: {KERNEL} is not there (package debian-installer-12-netboot-amd64)")
         return 77
-    work = tempfile.mkdtemp(prefix="cloche-e2e-")
-    os.environ.update(CLOCHE_LIBRARY=os.path.join(work, "library"), XDG_RUNTIME_DIR=os.path.join(work, "run"),
-                      CLOCHE_VM=os.path.join(BUILD, "cloche-vm"))
-    os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
-    try:
-        life(work)
-    except Failure as failure:
-        print(f"FAILED: {failure}")
-        for log in subprocess.run(["find", work, "-name", "vm.log"], capture_output=True, text=True).stdout.split():
-            print(log, open(log).read()[-3000:])
-        return 1
-    finally:
-        for entry in json.loads(subprocess.run([CTL, "list", "--json"], capture_output=True, text=True).stdout or "[]"):
-            if entry.get("pid"):
-                os.kill(entry["pid"], signal.SIGKILL)
-        shutil.rmtree(work, ignore_errors=True)
-    print("passed")
-    return 0
+    return in_library("cloche-e2e-", life)
 
 
 sys.exit(main())

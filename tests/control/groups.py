@@ -4,38 +4,19 @@
 the power button, one does not."""
 import json
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 
-BUILD = os.path.abspath(os.environ.get("CLOCHE_BUILD", "."))
-CTL = os.path.join(BUILD, "clochectl")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from library import check, ctl, in_library, machines, run  # noqa: E402
+
 # sti; again: hlt; mov dx, 0x600; in ax, dx; test ah, 1; jz again; mov dx, 0x604; mov ax, 0x2000; out dx, ax; jmp $
 OBEYS = bytes.fromhex("fb f4 ba0006 ed f6c401 74f6 ba0406 b80020 ef ebfe")
 IGNORES = bytes.fromhex("fb f4 ebfd")  # sti; again: hlt; jmp again
 
 
-class Failure(Exception):
-    pass
-
-
-def check(condition, text):
-    if not condition:
-        raise Failure(text)
-
-
-def ctl(*words, status=0):
-    done = subprocess.run([CTL, *words], capture_output=True, text=True, timeout=120)
-    check(done.returncode == status, f"clochectl {' '.join(words)}: status {done.returncode}, not {status}: "
-                                     f"{done.stdout}{done.stderr}")
-    return done
-
-
 def states():
-    return {m["name"]: m["state"] for m in json.loads(ctl("list", "--json").stdout)}
+    return {name: entry["state"] for name, entry in machines().items()}
 
 
 def expect(said, **wanted):
@@ -55,57 +36,38 @@ def life(work):
     for name in "one", "two":
         create(work, name, OBEYS, "web farm")
     create(work, "other", OBEYS, "")
-    check(ctl("complete", "--", "start", "--group", "w").stdout == "web farm\n", "the group is not completed")
+    check(ctl("complete", "--", "start", "--group", "w") == "web farm\n", "the group is not completed")
     ctl("start", status=2)
     ctl("start", "one", "--group", "web farm", status=2)
     for nobody in "nobody", "":
         ctl("start", "--group", nobody, status=3)
 
     ctl("start", "two")
-    expect(ctl("start", "--group", "web farm", "--json").stdout, one=True, two=False)
+    expect(ctl("start", "--group", "web farm", "--json"), one=True, two=False)
     check(states() == {"one": "running", "two": "running", "other": "off"}, f"after start: {states()}")
-    check("Paused \"one\"\nPaused \"two\"\n" == ctl("pause", "--group", "web farm").stdout, "pause says something else")
+    check("Paused \"one\"\nPaused \"two\"\n" == ctl("pause", "--group", "web farm"), "pause says something else")
     check(states() == {"one": "paused", "two": "paused", "other": "off"}, f"after pause: {states()}")
-    expect(ctl("save", "--group", "web farm", "--json").stdout, one=True, two=True)
+    expect(ctl("save", "--group", "web farm", "--json"), one=True, two=True)
     check(states() == {"one": "saved", "two": "saved", "other": "off"}, f"after save: {states()}")
-    expect(ctl("pause", "--group", "web farm", "--json").stdout, one=False, two=False)
-    check(ctl("start", "--group", "web farm").stdout == "Resumed \"one\"\nResumed \"two\"\n", "start says something else")
-    expect(ctl("resume", "--group", "web farm", "--json").stdout, one=True, two=True)
+    expect(ctl("pause", "--group", "web farm", "--json"), one=False, two=False)
+    check(ctl("start", "--group", "web farm") == "Resumed \"one\"\nResumed \"two\"\n", "start says something else")
+    expect(ctl("resume", "--group", "web farm", "--json"), one=True, two=True)
 
     # One that does not listen is named, and the others go all the same.
     create(work, "deaf", IGNORES, "web farm")
     ctl("start", "deaf")
     time.sleep(1)  # the boot sectors run
-    done = ctl("stop", "--group", "web farm", "--timeout", "4", status=5)
-    check(done.stderr.startswith("clochectl: \"deaf\" did not shut down") and done.stderr.count("\n") == 1, done.stderr)
+    done = run("stop", "--group", "web farm", "--timeout", "4")
+    check(done.returncode == 5 and done.stderr.startswith("clochectl: \"deaf\" did not shut down") and done.stderr.count("\n") == 1, done.stderr)
     check(states() == {"one": "off", "two": "off", "deaf": "running", "other": "off"}, f"after stop: {states()}")
-    expect(ctl("stop", "--group", "web farm", "--timeout", "1", "--json", status=5).stdout, one=False, two=False, deaf=5)
-    expect(ctl("stop", "--group", "web farm", "--force", "--json").stdout, one=False, two=False, deaf=True)
+    expect(ctl("stop", "--group", "web farm", "--timeout", "1", "--json", status=5), one=False, two=False, deaf=5)
+    expect(ctl("stop", "--group", "web farm", "--force", "--json"), one=False, two=False, deaf=True)
 
     # One that cannot start is named too.
     os.unlink(os.path.join(work, "one.img"))
-    expect(ctl("start", "--group", "web farm", "--json", status=1).stdout, one=1, two=True, deaf=True)
+    expect(ctl("start", "--group", "web farm", "--json", status=1), one=1, two=True, deaf=True)
     ctl("stop", "--group", "web farm", "--force")
     check(set(states().values()) == {"off"}, f"at the end: {states()}")
 
 
-def main():
-    work = tempfile.mkdtemp(prefix="cloche-groups-")
-    os.environ.update(CLOCHE_LIBRARY=os.path.join(work, "library"), XDG_RUNTIME_DIR=os.path.join(work, "run"),
-                      CLOCHE_VM=os.path.join(BUILD, "cloche-vm"), LC_ALL="C.UTF-8")
-    os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
-    try:
-        life(work)
-    except Failure as failure:
-        print(f"FAILED: {failure}")
-        return 1
-    finally:
-        for entry in json.loads(subprocess.run([CTL, "list", "--json"], capture_output=True, text=True).stdout or "[]"):
-            if entry.get("pid"):
-                os.kill(entry["pid"], signal.SIGKILL)
-        shutil.rmtree(work, ignore_errors=True)
-    print("passed")
-    return 0
-
-
-sys.exit(main())
+sys.exit(in_library("cloche-groups-", life))
