@@ -72,7 +72,7 @@ int main(void)
            "[Memory]\nsize=1G\n\n[Processors]\ncount=2\n\n[Drive disk0]\nfile=disk0.qcow2\nformat=qcow2\n\n"
            "[Network net0]\nbackend=user\nforwards=tcp:127.0.0.1:2222\\-22\n.fi\n"
            ".SH FILES\n.I $XDG_DATA_HOME/cloche/machines/NAME/machine.conf\n.SH SEE ALSO\n"
-           ".BR clochectl (1),\n.BR cloche\\-vm (1)\n",
+           ".BR clochectl (1),\n.BR cloche\\-vm (1),\n.BR cloche\\-devices (7)\n",
            OPTION_VERSION);
     return 0;
 }

@@ -413,7 +413,7 @@ const struct option options_table[] = {
      .key = "device",
      .type = OPTION_TEXT,
      .check = syntax_device,
-     .allowed = "CLASS[,PROPERTY=VALUE...] as `cloche-vm --list-devices` shows",
+     .allowed = "CLASS[,PROPERTY=VALUE...] as `cloche-vm --list-devices` and cloche-devices(7) show",
      .default_text = "",
      .title = "Device",
      .since = 1,
