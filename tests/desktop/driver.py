@@ -104,6 +104,11 @@ class Session:
         fields = out.split(None, 4)
         return int(fields[1]), int(fields[2]), out[len(out) - int(fields[1]) * int(fields[2]) * 3:]
 
+    def part(self, x, y, width, height):
+        """The bytes of a part of the screen."""
+        wide, _, data = self.pixels()
+        return [data[(row * wide + x) * 3:(row * wide + x + width) * 3] for row in range(y, y + height)]
+
     # ---- synthetic input
     def activate(self, title):
         """Brings the window whose title is TITLE to the front, as a click on it would."""

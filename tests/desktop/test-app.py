@@ -68,6 +68,27 @@ def reopen_finds_running_machine(desk):
     see_picture(desk)
 
 
+def nothing_is_drawn_over(desk):
+    """What the guest paints appears beside a popover that lies over its screen, not on it."""
+    app, window = desk.app, desk.window("Alpha – Cloche")
+    desk.session.run("xdotool", "windowsize", "--sync", window, "400", "300")
+    desk.session.activate("Alpha – Cloche")
+    app.click(desk.session, app.find("Translated", "toggle button", desk.console("Alpha")))
+    text = app.find("Guest code is translated", "label", desk.console("Alpha"))
+    time.sleep(1)  # it moves in
+    e = text.get_component_iface().get_extents(app.atspi.CoordType.SCREEN)
+    look = lambda: desk.session.part(e.x, e.y, e.width, e.height)  # noqa: E731
+    before = look()
+    desk.control("Alpha", "x-fake-paint", color=0xc000c0)
+    desk.wait_color("the guest's new colour", (0xc0, 0, 0xc0), 5000)
+    desk.shot("popover")
+    assert look() == before, "the popover is as it was"
+    desk.session.keys("Escape")
+    time.sleep(0.5)
+    assert look() != before, "it lay over the guest's screen"
+    desk.control("Alpha", "x-fake-paint", color=0x00a000)
+
+
 def clipboard_by_direction(desk):
     app = desk.app
     desk.session.activate("Cloche")
@@ -217,7 +238,7 @@ def nothing_was_criticised(desk):
     assert not complaints, complaints
 
 
-STEPS = [create_by_assistant, see_picture, type_into_guest, pause_and_resume, reopen_finds_running_machine, clipboard_by_direction, power_off,
+STEPS = [create_by_assistant, see_picture, type_into_guest, pause_and_resume, reopen_finds_running_machine, nothing_is_drawn_over, clipboard_by_direction, power_off,
          failure_is_explained, settings_refuse_and_save,
          snapshots_of_a_machine_that_is_off, linked_clone, group_as_one, delete_with_undo, nothing_was_criticised]
 

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ui/desktop/display.h"
 #include "core/screen/input.h"
+#include "ui/desktop/direct.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define DRAW_EVERY_US 12000
+
 struct _ClocheDisplay {
     GtkDrawingArea parent_instance;
     cairo_surface_t *picture; // owns the mapping
+    struct direct *direct;    // NULL: GTK draws
     guint width, height;
     ClocheScale scale;
     gboolean absolute, grabbed, capture;
@@ -20,6 +25,9 @@ struct _ClocheDisplay {
     GdkCursor *cursor;
     GHashTable *keys_down; // evdev codes
     double last_x, last_y;
+    cairo_region_t *damaged; // not drawn yet; NULL: nothing
+    guint damage_source;
+    gint64 shown; // when it was last drawn
     guint64 frames;
 };
 G_DEFINE_TYPE(ClocheDisplay, cloche_display, GTK_TYPE_DRAWING_AREA)
@@ -113,12 +121,43 @@ static gboolean display_draw(GtkWidget *widget, cairo_t *cr)
     return TRUE;
 }
 
+// Pixel for pixel the X server takes them from the monitor's memory by itself; GTK would copy them three times. AREA
+// keeps what GTK must draw.
+static void draw_directly(ClocheDisplay *self, cairo_region_t *area)
+{
+    GtkWidget *widget = GTK_WIDGET(self);
+    int factor = gtk_widget_get_scale_factor(widget);
+    struct placement at = place(self);
+    if (!self->direct || self->veil || at.zoom * factor != 1 || !gtk_widget_get_mapped(widget))
+        return;
+    direct_draw(self->direct, gtk_widget_get_window(widget), (int)(at.x * factor), (int)(at.y * factor), area);
+    self->frames++;
+}
+
+static gboolean show_damaged(gpointer data)
+{
+    ClocheDisplay *self = data;
+    self->damage_source = 0;
+    self->shown = g_get_monotonic_time();
+    draw_directly(self, self->damaged);
+    gtk_widget_queue_draw_region(GTK_WIDGET(self), self->damaged);
+    g_clear_pointer(&self->damaged, cairo_region_destroy);
+    return G_SOURCE_REMOVE;
+}
+
+// What changes together is drawn together; a guest that draws faster than screens show is not followed everywhere.
 void cloche_display_damage(ClocheDisplay *self, int x, int y, int width, int height)
 {
     struct placement at = place(self);
     double left = floor(at.x + x * at.zoom) - 1, top = floor(at.y + y * at.zoom) - 1;
     double right = ceil(at.x + (x + width) * at.zoom) + 1, bottom = ceil(at.y + (y + height) * at.zoom) + 1;
-    gtk_widget_queue_draw_area(GTK_WIDGET(self), left, top, right - left, bottom - top);
+    const cairo_rectangle_int_t bounds = {(int)left, (int)top, (int)(right - left), (int)(bottom - top)};
+    if (!self->damaged)
+        self->damaged = cairo_region_create();
+    cairo_region_union_rectangle(self->damaged, &bounds);
+    gint64 wait = (self->shown + DRAW_EVERY_US - g_get_monotonic_time()) / 1000;
+    if (!self->damage_source)
+        self->damage_source = g_timeout_add_full(G_PRIORITY_DEFAULT, (guint)MAX(wait, 0), show_damaged, self, NULL);
 }
 
 static void ask_size(ClocheDisplay *self)
@@ -164,10 +203,23 @@ cairo_surface_t *cloche_display_map(int memfd, guint width, guint height, guint 
     return picture;
 }
 
+// MEMFD stays the caller's; -1: none.
+static void share_with_server(ClocheDisplay *self, int memfd, guint width, guint height, guint stride)
+{
+    if (!self->direct && memfd >= 0)
+        self->direct = direct_new(GTK_WIDGET(self));
+    if (self->direct && (memfd < 0 || !direct_set_memory(self->direct, memfd, width, height, stride)))
+        g_clear_pointer(&self->direct, direct_free);
+}
+
 gboolean cloche_display_set_memory(ClocheDisplay *self, int memfd, guint width, guint height, guint stride, gsize size,
                                    GError **error)
 {
+    int again = fcntl(memfd, F_DUPFD_CLOEXEC, 0);
     cairo_surface_t *picture = cloche_display_map(memfd, width, height, stride, size, error);
+    share_with_server(self, picture ? again : -1, width, height, stride);
+    if (again >= 0)
+        close(again);
     if (!picture)
         return FALSE;
     gboolean other_size = width != self->width || height != self->height;
@@ -486,6 +538,10 @@ static void display_finalize(GObject *object)
 {
     ClocheDisplay *self = CLOCHE_DISPLAY(object);
     g_clear_pointer(&self->picture, cairo_surface_destroy);
+    g_clear_pointer(&self->direct, direct_free);
+    g_clear_pointer(&self->damaged, cairo_region_destroy);
+    if (self->damage_source)
+        g_source_remove(self->damage_source);
     g_clear_object(&self->cursor);
     g_hash_table_unref(self->keys_down);
     g_free(self->veil);
