@@ -108,6 +108,13 @@ static JsonNode *clipboard_text(struct qmp_call *call, GError **error)
     return NULL;
 }
 
+static JsonNode *query_vnc(struct qmp_call *call, GError **error)
+{
+    JsonObject *data = json_object_new();
+    json_object_set_boolean_member(data, "enabled", FALSE);
+    return qmp_node_object(data);
+}
+
 static gboolean leave(gpointer loop)
 {
     g_main_loop_quit(loop);
@@ -240,6 +247,7 @@ static const struct qmp_command commands[] = {
     COMMAND("system_reset", do_reset, NULL),
     COMMAND("query-status", query_status, NULL),
     COMMAND("query-mice", query_mice, NULL),
+    COMMAND("query-vnc", query_vnc, NULL),
     COMMAND("x-cloche-stats", query_stats, NULL),
     COMMAND("x-cloche-attach-display", attach_display, head_arguments),
     COMMAND("x-cloche-pointer", pointer, pointer_arguments),

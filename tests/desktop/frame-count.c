@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Counts the frames that a window shows of a guest whose every frame has a colour of its own: the pixel in its middle is
-// looked at four times in each sixtieth of a second.
-// usage: frame-count WINDOW-ID SECONDS
+// Counts the frames that a window shows of a guest whose every frame has a colour of its own: the pixel in its middle
+// is looked at four times in each sixtieth of a second. usage: frame-count WINDOW-ID SECONDS
 #include <X11/Xlib.h>
 #include <X11/Xutil.h>
 #include <stdio.h>

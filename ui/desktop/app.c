@@ -292,6 +292,22 @@ static const struct {
     {"win.delete", {"Delete"}},
     {"win.full-screen", {"<Shift>F11"}},
     {"win.close", {"<Primary>w"}},
+    {"app.add-folder", {"<Primary><Shift>f"}},
+    {"win.grid", {"<Primary>g"}},
+    {"win.only-running", {"<Primary><Shift>a"}},
+    {"win.sort::name", {"<Primary>1"}},
+    {"win.sort::state", {"<Primary>2"}},
+    {"win.start-group", {"<Primary><Shift>t"}},
+    {"win.shut-down-group", {"<Primary><Shift>u"}},
+    {"app.about", {"<Shift>F1"}},
+    {"win.scale::pixel", {"<Primary>0"}},
+    {"win.scale::integer", {"<Primary>8"}},
+    {"win.scale::fit", {"<Primary>9"}},
+    {"win.resize-guest", {"<Primary><Shift>w"}},
+    {"win.page::screen", {"<Primary>F5"}},
+    {"win.page::serial", {"<Primary>F6"}},
+    {"win.capture", {"<Primary><Shift>g"}},
+    {"win.send-custom-key", {"<Primary>k"}},
 };
 
 // ---- Life of the application ----

@@ -219,7 +219,8 @@ static void sum_up(ClocheAssistant *self, int *line, const char *name, const cha
     atk_object_set_name(gtk_widget_get_accessible(text), accessible);
     gtk_style_context_add_class(gtk_widget_get_style_context(head), "dim-label");
     g_object_set(head, "xalign", 1.0, "yalign", 0.0, NULL);
-    g_object_set(text, "xalign", 0.0, "wrap", TRUE, "wrap-mode", PANGO_WRAP_WORD_CHAR, NULL);
+    g_object_set(text, "xalign", 0.0, "wrap", TRUE, "wrap-mode", PANGO_WRAP_WORD_CHAR, "width-chars", 50,
+                 "max-width-chars", 50, NULL);
     gtk_grid_attach(self->summary, head, 0, *line, 1, 1);
     gtk_grid_attach(self->summary, text, 1, (*line)++, 1, 1);
 }

@@ -269,7 +269,6 @@ void delete_dialog_ask(ClocheMachine *machine, GtkApplicationWindow *parent,
     gtk_style_context_add_class(gtk_widget_get_style_context(GTK_WIDGET(question->total)), "delete-total");
     gtk_container_add(GTK_CONTAINER(area), GTK_WIDGET(question->total));
     show_total(question);
-    gtk_dialog_set_default_response(GTK_DIALOG(dialog), GTK_RESPONSE_CANCEL);
     g_signal_connect(dialog, "response", G_CALLBACK(response), question);
     gtk_widget_show_all(dialog);
 }

@@ -10,6 +10,7 @@ enum column { COLUMN_NAME, COLUMN_ID };
 // Belongs to the entry.
 struct system_row {
     char *id;                 // as it came
+    char *shown;              // the name that stands for it
     const GPtrArray *systems; // struct known_system *; NULL while they are read
 };
 
@@ -22,18 +23,29 @@ static void row_free(gpointer data)
 {
     struct system_row *row = data;
     g_free(row->id);
+    g_free(row->shown);
     g_free(row);
 }
 
 // ---- Names and ids ----
-static const char *name_of(const struct system_row *row, const char *id)
+// A system younger than the database: "Debian 13" for "http://debian.org/debian/13".
+static char *name_by_id(const char *id)
+{
+    g_auto(GStrv) parts = g_strsplit(id, "/", -1);
+    if (g_strv_length(parts) < 4 || !*parts[3])
+        return g_strdup(id);
+    parts[3][0] = g_ascii_toupper(parts[3][0]);
+    return g_strjoinv(" ", parts + 3);
+}
+
+static char *name_of(const struct system_row *row, const char *id)
 {
     for (guint i = 0; i < row->systems->len; i++) {
         const struct known_system *system = row->systems->pdata[i];
         if (strcmp(system->id, id) == 0)
-            return system->name;
+            return g_strdup(system->name);
     }
-    return id;
+    return name_by_id(id);
 }
 
 static const char *id_of(const struct system_row *row, const char *name)
@@ -49,7 +61,8 @@ static const char *id_of(const struct system_row *row, const char *name)
 char *system_row_text(GtkWidget *entry)
 {
     const struct system_row *row = row_of(entry);
-    return g_strdup(row->systems ? id_of(row, gtk_entry_get_text(GTK_ENTRY(entry))) : row->id);
+    const char *text = gtk_entry_get_text(GTK_ENTRY(entry));
+    return g_strdup(!row->shown || strcmp(text, row->shown) == 0 ? row->id : id_of(row, text));
 }
 
 // ---- The list ----
@@ -90,7 +103,8 @@ static void known(GObject *entry, GAsyncResult *result, gpointer data)
 {
     struct system_row *row = row_of(entry);
     row->systems = g_task_propagate_pointer(G_TASK(result), NULL);
-    gtk_entry_set_text(GTK_ENTRY(entry), name_of(row, row->id));
+    row->shown = name_of(row, row->id);
+    gtk_entry_set_text(GTK_ENTRY(entry), row->shown);
     gtk_entry_set_placeholder_text(GTK_ENTRY(entry), _("Part of its name"));
     gtk_editable_set_editable(GTK_EDITABLE(entry), TRUE);
     offer(GTK_ENTRY(entry), row->systems);

@@ -236,6 +236,7 @@ void vnc_dialog_show(ClocheMachine *machine, GtkWindow *parent)
     gtk_widget_show(nobody);
     gtk_list_box_set_placeholder(GTK_LIST_BOX(vnc->clients), nobody);
     gtk_label_set_line_wrap(GTK_LABEL(note), TRUE);
+    gtk_label_set_width_chars(GTK_LABEL(note), 56);
     gtk_label_set_max_width_chars(GTK_LABEL(note), 56);
     gtk_label_set_xalign(GTK_LABEL(note), 0);
     gtk_style_context_add_class(gtk_widget_get_style_context(note), "dim-label");

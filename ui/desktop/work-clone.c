@@ -149,6 +149,10 @@ void work_import(ClocheApp *app, GtkWindow *parent)
 {
     GtkFileChooserNative *chooser = gtk_file_chooser_native_new(
         _("Import Machine"), parent, GTK_FILE_CHOOSER_ACTION_OPEN, _("_Import"), _("_Cancel"));
+    GtkFileFilter *filter = gtk_file_filter_new();
+    gtk_file_filter_set_name(filter, _("Exported machines (*.cloche)"));
+    gtk_file_filter_add_pattern(filter, "*.cloche");
+    gtk_file_chooser_add_filter(GTK_FILE_CHOOSER(chooser), filter);
     g_signal_connect(chooser, "response", G_CALLBACK(import_chosen), app);
     gtk_native_dialog_show(GTK_NATIVE_DIALOG(chooser));
 }
