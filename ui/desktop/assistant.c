@@ -204,11 +204,6 @@ static void fill_plan(ClocheAssistant *self, struct machine_plan *plan)
     };
 }
 
-static void destroy_child(GtkWidget *child, gpointer data)
-{
-    gtk_widget_destroy(child);
-}
-
 // One line of the summary; nothing where VALUE is NULL.
 static void sum_up(ClocheAssistant *self, int *line, const char *name, const char *value)
 {
@@ -236,7 +231,7 @@ static void show_summary(ClocheAssistant *self)
         plan.existing_disk ? g_strdup_printf(_("%s (used where it is)"), plan.existing_disk) : NULL;
     g_autofree char *network = gtk_combo_box_text_get_active_text(GTK_COMBO_BOX_TEXT(self->network));
     int line = 0;
-    gtk_container_foreach(GTK_CONTAINER(self->summary), destroy_child, NULL);
+    container_clear(GTK_CONTAINER(self->summary));
     sum_up(self, &line, _("Name"), plan.name);
     sum_up(self, &line, _("System"), plan.cdrom ? self->os_name ? self->os_name : _("unknown") : NULL);
     sum_up(self, &line, _("Installer medium"), plan.cdrom);

@@ -2,6 +2,8 @@
 // The Send Key menu: key combinations as QKeyCodes.
 #include "ui/desktop/console-keys.h"
 #include "core/control/client.h"
+#include "ui/desktop/dialogs.h"
+#include "ui/desktop/text-dialog.h"
 
 #include <glib/gi18n.h>
 
@@ -45,4 +47,38 @@ JsonObject *console_keys_arguments(const char *keys)
         if (**name)
             json_array_add_object_element(list, control_arguments("s:type", "qcode", "s:data", *name, NULL));
     return control_arguments("a:keys", list, NULL);
+}
+
+struct asked {
+    ClocheMachine *machine;
+    GtkWindow *window;
+};
+
+static void asked_free(gpointer data)
+{
+    struct asked *asked = data;
+    g_object_unref(asked->machine);
+    g_free(asked);
+}
+
+static void answered(gpointer data, const char *text, const char *note, gboolean choice)
+{
+    struct asked *asked = data;
+    dialog_call(asked->machine, "send-key", console_keys_arguments(text), asked->window);
+}
+
+void console_keys_ask(ClocheMachine *machine, GtkWindow *window)
+{
+    struct asked *asked = g_new(struct asked, 1);
+    *asked = (struct asked){g_object_ref(machine), window};
+    struct text_question question = {
+        .title = _("Send Key"),
+        .label = _("_Key names separated by spaces, held together:"),
+        .text = "ctrl alt f2",
+        .accept = _("_Send"),
+        .done = answered,
+        .data = asked,
+        .destroy = asked_free,
+    };
+    text_dialog_ask(window, &question);
 }

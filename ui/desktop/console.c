@@ -285,30 +285,9 @@ static void send_key(GSimpleAction *action, GVariant *value, gpointer data)
                         console_keys_arguments(g_variant_get_string(value, NULL)), NULL, NULL);
 }
 
-static void custom_key_response(GtkDialog *dialog, int response, gpointer data)
-{
-    GtkEntry *entry = g_object_get_data(G_OBJECT(dialog), "entry");
-    if (response == GTK_RESPONSE_ACCEPT)
-        dialog_call(CLOCHE_CONSOLE(data)->machine, "send-key", console_keys_arguments(gtk_entry_get_text(entry)), data);
-    gtk_widget_destroy(GTK_WIDGET(dialog));
-}
-
 static void send_custom_key(GSimpleAction *action, GVariant *value, gpointer data)
 {
-    GtkDialogFlags flags = GTK_DIALOG_MODAL | GTK_DIALOG_DESTROY_WITH_PARENT | GTK_DIALOG_USE_HEADER_BAR;
-    GtkWidget *dialog = gtk_dialog_new_with_buttons(_("Send Key"), data, flags, _("_Cancel"), GTK_RESPONSE_CANCEL,
-                                                    _("_Send"), GTK_RESPONSE_ACCEPT, NULL);
-    GtkWidget *entry = gtk_entry_new(), *label = gtk_label_new(_("Key names separated by spaces, held together:"));
-    GtkWidget *area = gtk_dialog_get_content_area(GTK_DIALOG(dialog));
-    g_object_set(area, "margin", 18, "spacing", 6, NULL);
-    gtk_entry_set_placeholder_text(GTK_ENTRY(entry), "ctrl alt f2");
-    gtk_entry_set_activates_default(GTK_ENTRY(entry), TRUE);
-    gtk_dialog_set_default_response(GTK_DIALOG(dialog), GTK_RESPONSE_ACCEPT);
-    gtk_container_add(GTK_CONTAINER(area), label);
-    gtk_container_add(GTK_CONTAINER(area), entry);
-    g_object_set_data(G_OBJECT(dialog), "entry", entry);
-    g_signal_connect(dialog, "response", G_CALLBACK(custom_key_response), data);
-    gtk_widget_show_all(dialog);
+    console_keys_ask(CLOCHE_CONSOLE(data)->machine, data);
 }
 
 static void clipboard_arrived(GtkClipboard *clipboard, const char *text, gpointer data)
@@ -455,8 +434,9 @@ static void wish_size(ClocheDisplay *display, guint width, guint height, ClocheC
 }
 
 // ---- Closing ----
-static void close_chosen(ClocheConsole *self, CloseChoice choice)
+static void close_chosen(gpointer data, CloseChoice choice)
 {
+    ClocheConsole *self = data;
     static const ClocheRequest requests[] = {
         [CLOSE_SAVE] = CLOCHE_REQUEST_SAVE,
         [CLOSE_SHUT_DOWN] = CLOCHE_REQUEST_SHUT_DOWN,
@@ -470,18 +450,13 @@ static void close_chosen(ClocheConsole *self, CloseChoice choice)
     gtk_window_close(GTK_WINDOW(self));
 }
 
-static void close_answered(gpointer data, CloseChoice choice)
-{
-    close_chosen(data, choice);
-}
-
 static gboolean console_closing(GtkWidget *widget, GdkEventAny *event)
 {
     ClocheConsole *self = CLOCHE_CONSOLE(widget);
     ClocheState state = cloche_machine_get_state(self->machine);
     gboolean alive = state == CLOCHE_STATE_RUNNING || state == CLOCHE_STATE_PAUSED || state == CLOCHE_STATE_ERROR;
     if (!self->closing && alive) {
-        close_dialog_ask(GTK_WINDOW(self), cloche_app_get_preferences(self->app), close_answered, self);
+        close_dialog_ask(GTK_WINDOW(self), cloche_app_get_preferences(self->app), close_chosen, self);
         return TRUE;
     }
     cloche_app_save_preferences(self->app);

@@ -70,11 +70,6 @@ static void add_address(ClocheDetails *self, const char *address)
     gtk_box_pack_start(GTK_BOX(self->addresses), row, FALSE, FALSE, 0);
 }
 
-static void destroy_child(GtkWidget *child, gpointer data)
-{
-    gtk_widget_destroy(child);
-}
-
 static void show_addresses(ClocheDetails *self)
 {
     GPtrArray *devices = cloche_machine_get_devices(self->machine);
@@ -88,7 +83,7 @@ static void show_addresses(ClocheDetails *self)
         return;
     g_free(self->addresses_shown);
     self->addresses_shown = g_strdup(all->str);
-    gtk_container_foreach(GTK_CONTAINER(self->addresses), destroy_child, NULL);
+    container_clear(GTK_CONTAINER(self->addresses));
     g_auto(GStrv) list = g_strsplit(all->str, " ", -1);
     if (!*list)
         gtk_container_add(GTK_CONTAINER(self->addresses),

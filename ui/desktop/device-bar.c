@@ -139,11 +139,6 @@ static GtkWidget *new_button(struct bar *bar, const struct machine_device *devic
     return button;
 }
 
-static void destroy(GtkWidget *child, gpointer data)
-{
-    gtk_widget_destroy(child);
-}
-
 // The buttons are made anew only when there are other devices: an open menu stays.
 static void rebuild(struct bar *bar, GPtrArray *devices)
 {
@@ -154,7 +149,7 @@ static void rebuild(struct bar *bar, GPtrArray *devices)
         return;
     g_free(bar->shape);
     bar->shape = g_strdup(shape->str);
-    gtk_container_foreach(GTK_CONTAINER(bar->box), destroy, NULL);
+    container_clear(GTK_CONTAINER(bar->box));
     g_ptr_array_set_size(bar->lights, 0);
     g_ptr_array_set_size(bar->buttons, 0);
     for (guint i = 0; i < devices->len; i++)

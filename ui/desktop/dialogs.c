@@ -124,3 +124,13 @@ void dialog_call(ClocheMachine *machine, const char *command, JsonObject *argume
     g_weak_ref_init(ref, parent);
     cloche_machine_call(machine, command, arguments, call_done, ref);
 }
+
+static void destroy_child(GtkWidget *child, gpointer data)
+{
+    gtk_widget_destroy(child);
+}
+
+void container_clear(GtkContainer *container)
+{
+    gtk_container_foreach(container, destroy_child, NULL);
+}

@@ -17,5 +17,7 @@ void dialog_confirm(GtkWindow *parent, const char *question, const char *more, c
 void dialog_call(ClocheMachine *machine, const char *command, JsonObject *arguments, GtkWindow *parent);
 // "1.5 GiB"; free with g_free().
 char *format_size(guint64 bytes);
+// Destroys every child.
+void container_clear(GtkContainer *container);
 
 #endif

@@ -13,8 +13,8 @@ struct direct *direct_new(GtkWidget *widget);
 void direct_free(struct direct *direct);
 // WIDTH x HEIGHT pixels of 0xXXRRGGBB in MEMFD, which stays the caller's. FALSE: the server cannot map it.
 gboolean direct_set_memory(struct direct *direct, int memfd, guint width, guint height, guint stride);
-// Draws the part of AREA (in units of WINDOW) that nothing of this program covers, and takes it from AREA. The picture's
-// first pixel is at LEFT, TOP in device pixels of WINDOW.
+// Draws the part of AREA (in units of WINDOW) that nothing of this program covers, and takes it from AREA. The
+// picture's first pixel is at LEFT, TOP in device pixels of WINDOW.
 void direct_draw(struct direct *direct, GdkWindow *window, int left, int top, cairo_region_t *area);
 
 #endif

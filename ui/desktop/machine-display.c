@@ -160,12 +160,6 @@ static void relative(ClocheDisplay *display, int dx, int dy, ClocheMachine *self
         send_event(self, "rel", control_arguments("s:axis", "y", "i:value", (int64_t)dy, NULL));
 }
 
-// The pointer is looked at again with each sample: which one the guest uses can change with a driver.
-static void figures(ClocheMachine *self)
-{
-    ask_pointer(self);
-}
-
 static void display_gone(gpointer data, GObject *display)
 {
     ClocheMachine *self = data;
@@ -189,7 +183,7 @@ void cloche_machine_attach_display(ClocheMachine *self, ClocheDisplay *display)
     g_signal_connect_object(display, "button", G_CALLBACK(button), self, 0);
     g_signal_connect_object(display, "absolute", G_CALLBACK(absolute), self, 0);
     g_signal_connect_object(display, "relative", G_CALLBACK(relative), self, 0);
-    if (!g_signal_handler_find(self, G_SIGNAL_MATCH_FUNC, 0, 0, NULL, figures, NULL))
-        g_signal_connect(self, "figures", G_CALLBACK(figures), NULL);
+    if (!g_signal_handler_find(self, G_SIGNAL_MATCH_FUNC, 0, 0, NULL, ask_pointer, NULL))
+        g_signal_connect(self, "figures", G_CALLBACK(ask_pointer), NULL);
     machine_display_connected(self);
 }
