@@ -51,6 +51,55 @@ static cairo_surface_t *icon_of(struct snapshots *s, GdkPixbuf *picture)
                                        GTK_ICON_LOOKUP_FORCE_SIZE, NULL);
 }
 
+// ---- Pictures take a while to read: beside the main loop ----
+struct wanted {
+    char *path;
+    GtkTreeRowReference *row;
+};
+
+static void wanted_free(gpointer data)
+{
+    struct wanted *wanted = data;
+    g_free(wanted->path);
+    gtk_tree_row_reference_free(wanted->row);
+    g_free(wanted);
+}
+
+static void read_in_thread(GTask *task, gpointer dialog, gpointer data, GCancellable *cancellable)
+{
+    const struct wanted *wanted = data;
+    g_task_return_pointer(task,
+                          gdk_pixbuf_new_from_file_at_size(wanted->path, 2 * PICTURE_WIDTH, 2 * PICTURE_WIDTH, NULL),
+                          g_object_unref);
+}
+
+static void picture_read(GObject *dialog, GAsyncResult *result, gpointer data)
+{
+    struct snapshots *s = g_object_get_data(dialog, "snapshots");
+    const struct wanted *wanted = g_task_get_task_data(G_TASK(result));
+    g_autoptr(GdkPixbuf) picture = g_task_propagate_pointer(G_TASK(result), NULL);
+    GtkTreePath *path = gtk_tree_row_reference_get_path(wanted->row); // NULL: the tree was filled again
+    GtkTreeIter row;
+    if (picture && path && gtk_tree_model_get_iter(GTK_TREE_MODEL(s->store), &row, path)) {
+        cairo_surface_t *icon = icon_of(s, picture);
+        gtk_tree_store_set(s->store, &row, COLUMN_ICON, icon, -1);
+        cairo_surface_destroy(icon);
+    }
+    gtk_tree_path_free(path);
+}
+
+static void want_picture(struct snapshots *s, const char *folder, GtkTreeIter *row)
+{
+    struct wanted *wanted = g_new(struct wanted, 1);
+    GtkTreePath *path = gtk_tree_model_get_path(GTK_TREE_MODEL(s->store), row);
+    wanted->path = g_build_filename(folder, "screen.png", NULL);
+    wanted->row = gtk_tree_row_reference_new(GTK_TREE_MODEL(s->store), path);
+    gtk_tree_path_free(path);
+    g_autoptr(GTask) task = g_task_new(s->dialog, NULL, picture_read, NULL);
+    g_task_set_task_data(task, wanted, wanted_free);
+    g_task_run_in_thread(task, read_in_thread);
+}
+
 static char *facts_of(const struct snapshot *snapshot)
 {
     g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(snapshot->time);
@@ -69,13 +118,13 @@ static void add_row(struct snapshots *s, const struct snapshot *snapshot, GtkTre
                     *size = format_size(snapshot->memory_bytes + snapshot->disk_bytes), *facts = facts_of(snapshot);
     g_autofree char *markup =
         g_markup_printf_escaped("<b>%s</b>\n<small>%s  ·  %s</small>", snapshot->name, date, size);
-    g_autoptr(GdkPixbuf) picture = picture_of(snapshot->folder);
-    cairo_surface_t *icon = icon_of(s, picture);
+    cairo_surface_t *icon = icon_of(s, NULL);
     gtk_tree_store_append(s->store, row, parent);
     gtk_tree_store_set(s->store, row, COLUMN_ID, snapshot->id, COLUMN_NAME, snapshot->name, COLUMN_MARKUP, markup,
                        COLUMN_NOTE, snapshot->note, COLUMN_ICON, icon, COLUMN_FACTS, facts, COLUMN_FOLDER,
                        snapshot->folder, -1);
     g_clear_pointer(&icon, cairo_surface_destroy);
+    want_picture(s, snapshot->folder, row);
     if (snapshot->current)
         s->current = *row;
     s->has_current |= snapshot->current;
