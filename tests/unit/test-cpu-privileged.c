@@ -327,6 +327,34 @@ START_TEST(accessed_and_dirty)
 }
 END_TEST
 
+// INVLPG takes every piece of a large page, also while large pages of both halves of the address space are known.
+// (SDM vol. 3, 5.10.4.1)
+PROGRAM(large_pieces, 64,
+        "mov rax, [0x400000]; mov rax, [0x401000]; mov rbx, 0xffff800000600000; mov rcx, [rbx];"
+        "mov qword ptr [0x3010], 0xa00087; invlpg [0x400000]; mov rdx, [0x401000]; out 0xf4, al; hlt");
+
+START_TEST(pieces_of_large_pages)
+{
+    static const char *const engine_names[] = {
+        "interpret",
+#ifdef __x86_64__
+        "translate",
+#endif
+    };
+    for (unsigned n = 0; n < G_N_ELEMENTS(engine_names); n++) {
+        struct guest *g = guest_new(engine_names[n], 1);
+        guest_start_long(g, CODE);
+        *(uint64_t *)guest_memory(g, 0x1000 + 256 * 8) = 0x2007;
+        *(uint64_t *)guest_memory(g, 0x401000) = 1;
+        *(uint64_t *)guest_memory(g, 0xa01000) = 2;
+        PLACE(g, CODE, large_pieces);
+        ck_assert(guest_run(g, 10));
+        ck_assert_msg(g->set->vcpu[0]->gpr[RDX] == 2, "%s: the old page", engine_names[n]);
+        guest_free(g);
+    }
+}
+END_TEST
+
 START_TEST(paging_32bit)
 {
     struct guest *g = start_protected();
@@ -671,6 +699,7 @@ int main(void)
     tcase_add_test(tc, double_fault);
     tcase_add_loop_test(tc, page_fault, 0, G_N_ELEMENTS(paging));
     tcase_add_test(tc, accessed_and_dirty);
+    tcase_add_test(tc, pieces_of_large_pages);
     tcase_add_test(tc, paging_32bit);
     tcase_add_test(tc, system_call);
     tcase_add_test(tc, user_privileged);

@@ -79,14 +79,16 @@ struct interpreter {
     struct insn *link_from; // direct branch that wants to be linked to the block found next
     unsigned link_index;
     bool interrupt_waiting, nmi_waiting;
-    bool noncanonical;                  // the last #GP came from a non-canonical address
-    int exit;                           // 1 + enum engine_exit, or 0
-    unsigned debug_hits;                // DR6 bits of data breakpoints
-    unsigned pauses;         // executed
-    bool keeps_rf;                      // the instruction loaded RF itself (IRET)
-    uint64_t large_address, large_mask; // region that large pages were loaded for
-    GMutex queue_lock;                  // guards the queue: any thread
-    GArray *queue;                      // struct invalidation
+    bool noncanonical;   // the last #GP came from a non-canonical address
+    int exit;            // 1 + enum engine_exit, or 0
+    unsigned debug_hits; // DR6 bits of data breakpoints
+    unsigned pauses;     // executed
+    bool keeps_rf;       // the instruction loaded RF itself (IRET)
+    struct {
+        uint64_t address, mask; // mask 0: none
+    } large[2];        // regions that large pages were loaded for: in the lower and in the upper half of the addresses
+    GMutex queue_lock; // guards the queue: any thread
+    GArray *queue;     // struct invalidation
     _Atomic bool queue_filled;
     struct block *one; // scratch block of the fallback
     ZydisDecoder decoders[6];

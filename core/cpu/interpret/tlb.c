@@ -28,7 +28,7 @@ void interpret_flush_tlb(struct vcpu *v)
         v->tlb_space = 1;
     }
     memset(n->written, 0, sizeof(n->written)); // entries of other spaces match no more
-    n->large_mask = n->large_address = 0;
+    memset(n->large, 0, sizeof n->large);
     n->stamp = ++n->generation << 16 | n->key;
 }
 
@@ -37,7 +37,8 @@ void interpret_flush_page(struct vcpu *v, uint64_t linear)
     struct interpreter *n = v->interpreter;
     if (!n)
         return;
-    if (n->large_mask && (linear & n->large_mask) == n->large_address) {
+    unsigned half = linear >> 63;
+    if (n->large[half].mask && (linear & n->large[half].mask) == n->large[half].address) {
         interpret_flush_tlb(v);
         return;
     }
@@ -84,16 +85,16 @@ void tlb_select(struct interpreter *n)
 
 static void note_large(struct interpreter *n, uint64_t linear, uint64_t size)
 {
-    uint64_t mask = ~(size - 1);
-    if (!n->large_mask) {
-        n->large_mask = mask;
-        n->large_address = linear & mask;
+    uint64_t *mask = &n->large[linear >> 63].mask, *address = &n->large[linear >> 63].address;
+    if (!*mask) {
+        *mask = ~(size - 1);
+        *address = linear & *mask;
         return;
     }
-    n->large_mask &= mask;
-    while ((linear ^ n->large_address) & n->large_mask)
-        n->large_mask <<= 1;
-    n->large_address &= n->large_mask;
+    *mask &= ~(size - 1);
+    while ((linear ^ *address) & *mask)
+        *mask <<= 1;
+    *address &= *mask;
 }
 
 static bool page_fault(struct vcpu *v, uint64_t linear, uint32_t code)
