@@ -49,6 +49,7 @@ static const struct kind *kind;
 static struct guest *g;
 static struct vcpu *v;
 static uint64_t checks, faults;
+static uint64_t pdptes[4]; // PAE: as they were when CR3 or CR4.PGE was loaded last (SDM vol. 3, 5.4.1)
 
 // ---- Tables ---------------------------------------------------------------------------------------------------------
 
@@ -84,7 +85,7 @@ static struct walk plain_walk(uint32_t address, enum snippet what, bool user)
     uint64_t frame = kind->pae ? 0x00ffffffff000ull : 0xfffff000ull, table = ROOT, e;
     w.error = (what == WRITE ? 2 : 0) | (user ? 4 : 0) | (what == FETCH && kind->pae ? 16 : 0);
     if (kind->pae) {
-        e = entry_get(ROOT + 8 * (address >> 30));
+        e = pdptes[address >> 30];
         if (!(e & P))
             return w;
         table = e & frame;
@@ -169,12 +170,19 @@ static unsigned run(enum snippet what, bool user)
     return (unsigned)(v->rip - HANDLERS) / 16;
 }
 
+static void load_pdptes(void)
+{
+    memcpy(pdptes, guest_memory(g, ROOT), sizeof pdptes);
+}
+
 static void must_run(enum snippet what)
 {
     if (run(what, false) != 3) {
         fprintf(stderr, "%s: snippet %u ended at %lx, cr2 %lx\n", kind->name, what, (long)v->rip, (long)v->cr2);
         exit(1);
     }
+    if (what == FLUSH || what == LOAD_CR3)
+        load_pdptes();
 }
 
 static void edit(uint32_t at, uint64_t e)
@@ -242,8 +250,47 @@ static bool exact_round(void)
     return check(page, pick(3) ? READ : WRITE, pick(2));
 }
 
+static bool check_some(unsigned count)
+{
+    while (count--) {
+        unsigned what = pick(8);
+        if (!check(random_page(), what < 5 ? READ : what < 7 ? WRITE : FETCH, pick(2)))
+            return false;
+    }
+    return true;
+}
+
+// Page-directory-pointer entries count from the next load of CR3 on; reserved bits in one fault there, and the old ones
+// stay.
+static bool pointers_round(void)
+{
+    uint32_t at = ROOT + 8 * (1 + pick(2));
+    uint64_t good = (POOL + pick(2) * PAGE_SIZE) | (pick(6) ? P : 0);
+    static const uint64_t reserved[] = {W, U, A, D, PS, G, BIT(50), NX}; // all that are not PWT, PCD or ignored
+    must_run(FLUSH);
+    if (pick(3) == 0) {
+        edit(at, good | P | reserved[pick(G_N_ELEMENTS(reserved))]);
+        if (!check_some(2))
+            return false;
+        unsigned vector = run(LOAD_CR3, false);
+        if (vector != EXCEPTION_GP) {
+            fprintf(stderr, "PAE: CR3 with the pointer %lx: vector %u\n", (long)entry_get(at), vector);
+            return false;
+        }
+        if (!check_some(2))
+            return false;
+    }
+    edit(at, good);
+    if (!check_some(2))
+        return false;
+    must_run(FLUSH);
+    return check_some(4);
+}
+
 static bool random_round(void)
 {
+    if (kind->pae && pick(8) == 0)
+        return pointers_round();
     if (pick(3) == 0)
         return exact_round();
     for (unsigned n = 1 + pick(4); n; n--) {
@@ -299,7 +346,7 @@ static void build(void)
     v->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP;
     if (kind->pae)
         for (unsigned n = 0; n < 4; n++)
-            v->pdpte[n] = entry_get(ROOT + 8 * n);
+            v->pdpte[n] = pdptes[n] = entry_get(ROOT + 8 * n);
     vcpu_flush_tlb(v);
 }
 
