@@ -40,7 +40,7 @@ static struct cpu {
     u64 fault_address, fault_error, probe_rsp, user_rsp;
     uint32_t fault_seen, probing;
     u64 user_stack;
-    u64 index, barriers;
+    u64 index, barriers, shots;
     u64 seed, hash, checks, faults;
     u64 cr0, cr4, root; // ROOT: index of the present space
 } cpus[CPUS];
@@ -515,7 +515,7 @@ static void torture(u64 rounds)
 static unsigned char tss[CPUS][104] __attribute__((aligned(16)));
 static char trap_stacks[CPUS][8192] __attribute__((aligned(16)));
 char ap_stacks[CPUS][8192] __attribute__((aligned(16)));
-static volatile u64 arrived, acknowledged, round_ended, shot_address, rounds_wanted;
+static volatile u64 arrived, acknowledged, round_ended, shot_address, rounds_wanted, shots;
 static u64 *volatile exact_entry;
 static volatile u64 exact_page;
 
@@ -554,6 +554,7 @@ void shot(void)
     else
         flush_all();
     write_msr(0x80b, 0); // EOI
+    me()->shots++;
     __atomic_add_fetch(&acknowledged, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -562,6 +563,7 @@ static void shoot_down(u64 address)
 {
     acknowledged = 0;
     shot_address = address;
+    shots++;
     write_msr(0x830, 0xc0040); // to all but this one
     if (address)
         invlpg(address);
@@ -641,6 +643,8 @@ static void rounds(void)
             round_ended = n;
         }
         barrier();
+        if (me()->index && shots && (me()->shots != shots || acknowledged != cpu_count - 1))
+            wrong("number of IPIs", shots, &(struct walk){.physical = acknowledged}, me()->shots);
         if (exact_page)
             check_exact_page();
         else
