@@ -334,6 +334,7 @@ void delete_dialog_carry_out(ClocheApp *app, ClocheMachine *machine, GtkWindow *
     g_object_set_data(G_OBJECT(machine), KEY_DELETED, deletion);
     job_start_work(parent, &(struct job_work){.title = _("Deleting the machine"),
                                               .failure = _("The machine was not deleted completely"),
+                                              .quiet = true,
                                               .run = delete_files,
                                               .opaque = deletion,
                                               .destroy = deletion_free});

@@ -70,7 +70,7 @@ static gboolean tick(gpointer data)
     struct job *job = data;
     gint64 elapsed = g_get_monotonic_time() - job->started;
     guint64 done = atomic_load(&job->progress.done), total = atomic_load(&job->progress.total);
-    if (!job->dialog && elapsed > SHOW_AFTER_MS * 1000)
+    if (!job->dialog && !job->work.quiet && elapsed > SHOW_AFTER_MS * 1000)
         make_dialog(job);
     if (!job->dialog || atomic_load(&job->progress.cancelled))
         return G_SOURCE_CONTINUE;

@@ -11,6 +11,7 @@
 struct job_work {
     const char *title;   // "Cloning “demo”"
     const char *failure; // "The machine could not be cloned"
+    bool quiet;          // there is nothing to cancel: no window
     // On the worker thread. False with an error; CLOCHE_ERROR_CANCELLED and G_IO_ERROR_CANCELLED show no dialog.
     bool (*run)(void *opaque, struct progress *progress, GError **error);
     // On the main thread, after it succeeded. May be NULL.

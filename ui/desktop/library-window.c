@@ -253,10 +253,10 @@ static gboolean list_popup(GtkWidget *widget, ClocheLibraryWindow *self)
 static gboolean window_key(GtkWidget *widget, GdkEventKey *event)
 {
     ClocheLibraryWindow *self = CLOCHE_LIBRARY_WINDOW(widget);
-    GtkWidget *focus = gtk_window_get_focus(GTK_WINDOW(self));
+    gboolean typing = GTK_IS_ENTRY(gtk_window_get_focus(GTK_WINDOW(self)));
     if (GTK_WIDGET_CLASS(cloche_library_window_parent_class)->key_press_event(widget, event))
         return TRUE;
-    if (GTK_IS_ENTRY(focus))
+    if (typing)
         return FALSE;
     return gtk_search_bar_handle_event(self->search_bar, (GdkEvent *)event);
 }
