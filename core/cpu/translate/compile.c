@@ -436,7 +436,12 @@ static void emit_slow_stub(struct compiler *c, struct stub *s)
 {
     struct emitter *e = &c->e;
     emit_patch(e, s->field);
-    emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, s->use, offsetof(struct fast_entry, tag))); // the address again
+    if (s->constant && s->moves)
+        emit_guest_address(e, HOST_A, s->target);
+    else if (s->constant)
+        emit_mov_imm(e, HOST_A, s->target);
+    else // the address again
+        emit_op_mem(e, EMIT_W, 0x33, HOST_A, check_entry(c, s->use, offsetof(struct fast_entry, tag)));
     emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x35), emit32(e, 5);
     emit_jmp(e, c->t->thunks.slow);
     uint8_t *site_at = e->at;

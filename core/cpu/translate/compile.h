@@ -29,6 +29,7 @@ struct stub {
     uint8_t use, length, flags_after;
     bool boundary_after;
     bool core_known;
+    bool constant, moves; // the access is to TARGET, which moves with the block
     // STUB_LINK
     uint64_t target;
     uint16_t live;
@@ -102,6 +103,12 @@ static inline void flags_changed(struct compiler *c)
 }
 #define FLAGS_ALL FLAGS_STATUS
 
+// Where the host finds a guest's memory operand.
+struct place {
+    uint8_t base; // host register
+    int32_t disp;
+};
+
 // ---- translate_memory.c
 // Linear address of the current instruction's memory operand to HOST_A. Flags are lost; HOST_T may be.
 void emit_address(struct compiler *c);
@@ -109,6 +116,8 @@ void emit_address(struct compiler *c);
 void emit_effective(struct compiler *c);
 // Checks SIZE bytes at HOST_A for USE and makes it a host address. Then the core follows, closed by check_end().
 void check_begin(struct compiler *c, unsigned size, unsigned use);
+// The same for the current instruction's memory operand: *PLACE is where the core finds it. Flags are lost.
+void check_operand(struct compiler *c, unsigned size, unsigned use, struct place *place);
 // BOUNDARY: the instruction is complete after the core.
 void check_end(struct compiler *c, bool boundary);
 void translate_plain(struct compiler *c);
@@ -122,11 +131,6 @@ struct stub *check_inline(struct compiler *c, unsigned size, unsigned use);
 struct mem check_entry(struct compiler *c, unsigned use, size_t member);
 
 // ---- translate_share.c
-// Where the host finds a guest's memory operand.
-struct place {
-    uint8_t base; // host register
-    int32_t disp;
-};
 // *PLACE of SIZE bytes at [BASE + DISP] (BASE as now) for USE, if a shared check covers or begins to cover it. False:
 // it needs its own. HOST_A and flags may be lost; HOST_T too.
 bool share_reach(struct compiler *c, unsigned base, int64_t disp, unsigned size, unsigned use, struct place *place);

@@ -186,6 +186,15 @@ static void apply(struct context *c, struct block *b, const struct reloc *r, uin
         s->next += m->delta;
         break;
     }
+    case RELOC_TLB: { // the displacement of an entry: the one of another page of the same table
+        uint32_t tables = (uint32_t)offsetof(struct context, tlb), size = sizeof(struct fast_entry) * FAST_SIZE, disp;
+        memcpy(&disp, at, 4);
+        uint32_t in_table = (disp - tables) & (size - 1);
+        disp += ((in_table + (uint32_t)(m->delta >> PAGE_SHIFT) * (uint32_t)sizeof(struct fast_entry)) & (size - 1)) -
+                in_table;
+        memcpy(at, &disp, 4);
+        break;
+    }
     case RELOC_FETCH: {
         int32_t disp = (int32_t)(offsetof(struct context, fetch) + 4 * fetch_slot(t, b->address & PAGE_MASK, b->mode));
         memcpy(at, &disp, 4);

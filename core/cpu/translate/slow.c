@@ -268,6 +268,11 @@ static uint64_t slow_shared(struct context *c, const struct slow_site *site, boo
     return site->copy;
 }
 
+static void access_at(struct context *c, const struct slow_site *site, const uint8_t *host)
+{
+    c->slow_host = (uintptr_t)host - (site->use & USE_PAGE ? c->slow_address & ~PAGE_MASK : 0);
+}
+
 // The inline check failed. Returns where to go on; slow_host becomes HOST_A.
 uint64_t translate_slow(struct context *c)
 {
@@ -283,7 +288,7 @@ uint64_t translate_slow(struct context *c)
     uint64_t go = site->resume;
     if (target_find_short(c, address, site->kind, write, &t) && t.kind == TARGET_RAM) {
         c->pending.kind = PENDING_NONE;
-        c->slow_host = (uintptr_t)t.host;
+        access_at(c, site, t.host);
         return atomic_load_explicit(&c->kicked, memory_order_relaxed) ? site->copy : go;
     }
     bool loaded = foreign_begin(c);
@@ -297,7 +302,7 @@ uint64_t translate_slow(struct context *c)
         foreign_end(c, loaded);
         return slow_fault(c, site, &t);
     case TARGET_RAM:
-        c->slow_host = (uintptr_t)t.host;
+        access_at(c, site, t.host);
         if (atomic_load_explicit(&c->kicked, memory_order_relaxed))
             go = site->copy;
         break;
@@ -306,14 +311,14 @@ uint64_t translate_slow(struct context *c)
         ram_write_begin(c->vcpu->set->host.ram, t.ram_offset, site->size);
         c->pending.kind = PENDING_TRACKED;
         c->pending.ram_offset = t.ram_offset;
-        c->slow_host = (uintptr_t)t.host;
+        access_at(c, site, t.host);
         go = site->copy;
         break;
     case TARGET_DEVICE: {
         uint8_t *bounce = c->bounce + (address & 63);
         if (site->use & USE_READ)
             device_read(c, t.gpa, bounce, site->size);
-        c->slow_host = (uintptr_t)bounce;
+        access_at(c, site, bounce);
         if (write)
             c->pending.kind = PENDING_DEVICE;
         go = site->copy;

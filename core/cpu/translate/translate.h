@@ -226,7 +226,7 @@ struct boundary {
 };
 
 // What in a block depends on its place or its guest address.
-enum reloc_kind { RELOC_OUT, RELOC_GUEST, RELOC_SLOW, RELOC_LINK, RELOC_SYSTEM, RELOC_FETCH };
+enum reloc_kind { RELOC_OUT, RELOC_GUEST, RELOC_SLOW, RELOC_LINK, RELOC_SYSTEM, RELOC_FETCH, RELOC_TLB };
 struct reloc {
     uint32_t at : 24; // from the block's start
     uint32_t kind : 8;
@@ -277,6 +277,7 @@ struct code_page {
 #define USE_SHARED 4 // a check for several accesses
 #define USE_X87    8 // of an x87 or MMX instruction
 #define USE_LOCKED 16
+#define USE_PAGE   32 // the access adds where in its page it is: it takes the page's host address
 
 // One access that can leave the inline path; lies in the code cache behind its stub.
 struct slow_site {

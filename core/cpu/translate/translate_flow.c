@@ -121,10 +121,9 @@ static void load_target(struct compiler *c)
             emit_op_reg(&c->e, flags, 0x8b, HOST_D, from);
         return;
     }
-    flags_clobber(c);
-    emit_address(c);
-    check_begin(c, stack_size(c), USE_READ);
-    emit_op_mem(&c->e, flags, 0x8b, HOST_D, MEM_BASE(HOST_A, 0));
+    struct place at;
+    check_operand(c, stack_size(c), USE_READ, &at);
+    emit_op_mem(&c->e, flags, 0x8b, HOST_D, MEM_BASE(at.base, at.disp));
     check_end(c, false);
 }
 

@@ -117,6 +117,76 @@ void check_begin(struct compiler *c, unsigned size, unsigned use)
     s->core = e->at;
 }
 
+// The address of the current instruction's memory operand, if it is known now; MOVES: it does with the block.
+static bool constant_address(const struct compiler *c, uint64_t *address, bool *moves)
+{
+    const struct guest_insn *i = &c->i->insn;
+    unsigned segment = default_segment(i);
+    bool scaled = i->encoding == ENCODING_EVEX && i->displacement_size == 1;
+    if (segment == FS || segment == GS || !i->memory || i->base != NO_REG || i->index != NO_REG ||
+        decode_address_size(i) * 8 != c->bits || scaled)
+        return false;
+    *moves = i->rip_relative;
+    *address = (i->rip_relative ? next_address(c) : 0) + (uint64_t)i->displacement;
+    if (c->bits != 64)
+        *address = (uint32_t)*address;
+    return true;
+}
+
+// Of the TLB's entry for ADDRESS, or where that lies when the block moves.
+static void emit_entry_op(struct compiler *c, unsigned opcode, unsigned use, uint64_t address, size_t member,
+                          bool moves)
+{
+    struct emitter *e = &c->e;
+    unsigned table = fast_table(fast_kind_of(c), (use & USE_WRITE) != 0),
+             slot = address >> PAGE_SHIFT & (FAST_SIZE - 1);
+    size_t entry = table * FAST_SIZE + slot;
+    emit_op_mem(e, EMIT_W, opcode, HOST_A,
+                MEM_CONTEXT_AT(offsetof(struct context, tlb) + sizeof(struct fast_entry) * entry + member));
+    e->at -= 4;
+    if (moves)
+        reloc_note(e, RELOC_TLB);
+    e->at += 4;
+}
+
+// Where the address is known, so is its entry: no need to look for it.
+static struct stub *check_constant(struct compiler *c, uint64_t address, bool moves, unsigned use)
+{
+    struct emitter *e = &c->e;
+    uint64_t page = address & PAGE_MASK;
+    if (moves)
+        emit_guest_address(e, HOST_A, page);
+    else
+        emit_mov_imm(e, HOST_A, page);
+    emit_entry_op(c, 0x3b, use, address, offsetof(struct fast_entry, tag), moves); // cmp
+    struct stub *s = stub_new(c, STUB_SLOW, emit_jcc_forward(e, 5));
+    emit_entry_op(c, 0x8b, use, address, offsetof(struct fast_entry, host), moves); // mov
+    s->constant = true;
+    s->moves = moves;
+    s->target = address;
+    return s;
+}
+
+void check_operand(struct compiler *c, unsigned size, unsigned use, struct place *place)
+{
+    uint64_t address;
+    bool moves;
+    *place = (struct place){HOST_A, 0};
+    flags_clobber(c);
+    if (!constant_address(c, &address, &moves) || (address & ~PAGE_MASK) + size > PAGE_SIZE) {
+        emit_address(c);
+        check_begin(c, size, use);
+        return;
+    }
+    struct stub *s = check_constant(c, address, moves, use);
+    s->size = (uint16_t)size;
+    s->use = (uint8_t)(use | USE_PAGE);
+    s->guest = c->i->offset;
+    s->length = c->i->insn.length;
+    s->core = c->e.at;
+    place->disp = (int32_t)(address & ~PAGE_MASK);
+}
+
 void check_end(struct compiler *c, bool boundary)
 {
     struct stub *s = &c->stubs[c->stub_count - 1];
@@ -378,14 +448,16 @@ void translate_plain(struct compiler *c)
         struct place at = {HOST_A, 0};
         bool shared = share_access(c, &at);
         if (!shared) {
-            flags_clobber(c);
-            emit_address(c);
-            bool bit_string = is_bit_string(i);
-            if (bit_string)
+            unsigned use = f->memory_use | (f->x87 ? USE_X87 : 0) | (is_locked(i) ? USE_LOCKED : 0);
+            if (is_bit_string(i)) {
+                flags_clobber(c);
+                emit_address(c);
                 move_to_bit(c);
-            check_begin(c, f->memory_size, f->memory_use | (f->x87 ? USE_X87 : 0) | (is_locked(i) ? USE_LOCKED : 0));
-            if (bit_string)
+                check_begin(c, f->memory_size, use);
                 emit_op_mem(&c->e, EMIT_W, 0x8d, HOST_A, (struct mem){HOST_A, HOST_D, 0, false, 0});
+            } else {
+                check_operand(c, f->memory_size, use, &at);
+            }
         }
         // The core begins after the flags are back: both ways into it have lost them.
         flags_before_copy(c);
