@@ -32,6 +32,24 @@ static bool add_base(const char *path, const char *backing, const char *format, 
     return ok;
 }
 
+static bool create_file(const struct disk_driver *driver, const char *path, const struct disk_create_options *options,
+                        GError **error)
+{
+    struct file *file = file_open(path, FILE_OPEN_CREATE, options->hooks, error);
+    if (!file)
+        return false;
+    GError *refused = NULL;
+    int rc = driver->create(file, options, &refused);
+    if (!rc)
+        rc = file_sync(file);
+    file_close(file);
+    if (refused)
+        g_propagate_error(error, refused);
+    else if (rc)
+        set_errno_error(error, rc, "Cannot create %s", path);
+    return rc == 0;
+}
+
 bool disk_create(const char *path, const struct disk_create_options *asked, GError **error)
 {
     struct disk_create_options options = *asked;
@@ -55,7 +73,7 @@ bool disk_create(const char *path, const struct disk_create_options *asked, GErr
     options.size = ALIGN_UP(options.size, 512);
     if (!options.name)
         options.name = name;
-    bool ok = driver->create(s.fresh, &options, error) &&
+    bool ok = create_file(driver, s.fresh, &options, error) &&
               (!options.backing || add_base(s.fresh, options.backing, format, identity, &options, error));
     return staging_end(&s, ok, error);
 }

@@ -67,8 +67,9 @@ struct disk_driver {
     bool (*may_resize)(struct disk *disk, uint64_t size, GError **error); // NULL: to any size
     const char *size_limit;
     void (*info)(struct disk *disk, struct disk_info *info);
-    // NAME of OPTIONS is set. May leave something behind when it fails.
-    bool (*create)(const char *path, const struct disk_create_options *options, GError **error);
+    // Fills the new FILE; NAME of OPTIONS is set. ERROR is set only where OPTIONS are refused. What it makes beside FILE
+    // may stay when it fails.
+    int (*create)(struct file *file, const struct disk_create_options *options, GError **error);
     bool (*check)(struct disk *disk, bool repair, struct disk_check_result *result, struct job *job, GError **error);
     // Points the overlay at another base (NULL: none); IDENTITY as made by identity.c. On stable storage when done.
     bool (*set_backing)(struct disk *disk, const char *path, const char *format, const char *identity, GError **error);

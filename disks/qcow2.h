@@ -243,7 +243,7 @@ bool qcow2_snapshot_select(struct qcow2 *q, const char *name, GError **error);
 bool qcow2_may_resize(struct disk *disk, uint64_t size, GError **error);
 int qcow2_resize(struct disk *disk, uint64_t size);
 int qcow2_grow_l1(struct qcow2 *q, uint64_t entries);
-bool qcow2_create(const char *path, const struct disk_create_options *options, GError **error);
+int qcow2_create(struct file *file, const struct disk_create_options *options, GError **error);
 bool qcow2_check(struct disk *disk, bool repair, struct disk_check_result *result, struct job *job, GError **error);
 // Makes refcounts and COPIED flags right again after an unclean end: the dirty bit. Alone.
 bool qcow2_repair_dirty(struct qcow2 *q, GError **error);

@@ -92,29 +92,22 @@ static int write_image(struct qcow2 *q, struct layout *l)
     return rc ? rc : file_sync(q->file);
 }
 
-bool qcow2_create(const char *path, const struct disk_create_options *options, GError **error)
+int qcow2_create(struct file *file, const struct disk_create_options *options, GError **error)
 {
-    struct disk disk = {.path = (char *)path, .size = options->size};
-    struct qcow2 q = {.disk = &disk};
+    struct disk disk = {.path = file->path, .size = options->size};
+    struct qcow2 q = {.disk = &disk, .file = file};
     struct layout layout;
     take_options(&q, options);
     if (!check_options(&q, options, error))
-        return false;
+        return -EINVAL;
     make_layout(&q, options->size, &layout);
     if (layout.l1_entries > QCOW2_MOST_L1 / 8) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
-                    "Cannot create %s: the disk is too large for its cluster size; take larger clusters", path);
-        return false;
+                    "Cannot create %s: the disk is too large for its cluster size; take larger clusters", file->path);
+        return -EINVAL;
     }
-    q.file = file_open(path, FILE_OPEN_CREATE, options->hooks, error);
-    if (!q.file)
-        return false;
     q.extensions = g_ptr_array_new_with_free_func(g_free);
     int rc = write_image(&q, &layout);
     g_ptr_array_free(q.extensions, TRUE);
-    file_close(q.file);
-    if (!rc)
-        return true;
-    set_errno_error(error, rc, "Cannot create %s", path);
-    return false;
+    return rc;
 }

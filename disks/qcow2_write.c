@@ -208,6 +208,20 @@ static int publish(struct qcow2 *q, const struct allocation *a)
     return 0;
 }
 
+// Ends what plan() began: the tables refer to what was written, or, with RC, its place is free again. Returns RC or why
+// the tables could not be changed.
+static int end_allocation(struct qcow2 *q, const struct allocation *a, int rc)
+{
+    pthread_mutex_lock(&q->lock);
+    if (!rc)
+        rc = publish(q, a);
+    if (rc && a->fresh)
+        qcow2_free_now(q, a->host, a->count << q->cluster_bits);
+    set_in_progress(q, a, false);
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
 static int write_allocating(struct qcow2 *q, uint64_t offset, uint64_t *length, const struct iovec *iov,
                             unsigned iov_count, uint64_t skip)
 {
@@ -219,16 +233,8 @@ static int write_allocating(struct qcow2 *q, uint64_t offset, uint64_t *length, 
         return rc;
     g_autofree struct iovec *part = g_new(struct iovec, iov_count);
     unsigned count = iov_slice(part, iov, iov_count, skip, a.length);
-    rc = write_data(q, &a, part, count);
-    pthread_mutex_lock(&q->lock);
-    if (!rc)
-        rc = publish(q, &a);
-    if (rc && a.fresh)
-        qcow2_free_now(q, a.host, a.count << q->cluster_bits);
-    set_in_progress(q, &a, false);
-    pthread_mutex_unlock(&q->lock);
     *length = a.length;
-    return rc;
+    return end_allocation(q, &a, write_data(q, &a, part, count));
 }
 
 // What qcow2_pull() has to take over at guest cluster A->first. LOCK held; false: nothing, the cluster is decided here.
@@ -259,14 +265,7 @@ static int pull_cluster(struct qcow2 *q, uint64_t offset, uint64_t length, uint8
     rc = disk_readv(q->disk, offset, length, &data, 1);
     if (!rc)
         rc = write_data(q, &a, &data, 1);
-    pthread_mutex_lock(&q->lock);
-    if (!rc)
-        rc = publish(q, &a);
-    if (rc && a.fresh)
-        qcow2_free_now(q, a.host, a.count << q->cluster_bits);
-    set_in_progress(q, &a, false);
-    pthread_mutex_unlock(&q->lock);
-    return rc;
+    return end_allocation(q, &a, rc);
 }
 
 int qcow2_pull(struct disk *disk, uint64_t offset, uint64_t length)

@@ -158,21 +158,10 @@ static int raw_resize(struct disk *disk, uint64_t size)
     return rc;
 }
 
-static bool raw_create(const char *path, const struct disk_create_options *options, GError **error)
+static int raw_create(struct file *file, const struct disk_create_options *options, GError **error)
 {
-    struct file *file = file_open(path, FILE_OPEN_CREATE, options->hooks, error);
-    if (!file)
-        return false;
     int rc = file_truncate(file, options->size);
-    if (!rc && options->preallocate && options->size)
-        rc = file_allocate(file, 0, options->size);
-    if (!rc)
-        rc = file_sync(file);
-    file_close(file);
-    if (!rc)
-        return true;
-    set_errno_error(error, rc, "Cannot create %s", path);
-    return false;
+    return !rc && options->preallocate && options->size ? file_allocate(file, 0, options->size) : rc;
 }
 
 const struct disk_driver raw_driver = {

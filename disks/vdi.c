@@ -283,16 +283,13 @@ static void make_header(uint8_t *h, uint64_t size, bool fixed, uint64_t blocks, 
     new_uuid(h + VDI_UUID_MODIFY);
 }
 
-static bool vdi_create(const char *path, const struct disk_create_options *options, GError **error)
+static int vdi_create(struct file *file, const struct disk_create_options *options, GError **error)
 {
     uint64_t blocks = (options->size + MiB - 1) / MiB, data_at = ALIGN_UP(VDI_HEADER + blocks * 4, MiB);
     if (blocks > VDI_MOST_BLOCKS) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "A VDI image cannot be larger than 512 TiB: use qcow2");
-        return false;
+        return -EINVAL;
     }
-    struct file *file = file_open(path, FILE_OPEN_CREATE, options->hooks, error);
-    if (!file)
-        return false;
     g_autofree uint32_t *map = g_new(uint32_t, blocks + 1);
     for (uint64_t i = 0; i < blocks; i++)
         map[i] = GUINT32_TO_LE(options->preallocate ? i : VDI_NONE);
@@ -304,15 +301,7 @@ static bool vdi_create(const char *path, const struct disk_create_options *optio
         rc = file_allocate(file, data_at, blocks * MiB);
     if (!rc)
         rc = file_write(file, VDI_HEADER, map, blocks * 4);
-    if (!rc)
-        rc = file_write(file, 0, header, sizeof header);
-    if (!rc)
-        rc = file_sync(file);
-    file_close(file);
-    if (!rc)
-        return true;
-    set_errno_error(error, rc, "Cannot create %s", path);
-    return false;
+    return rc ? rc : file_write(file, 0, header, sizeof header);
 }
 
 // ---- Check: each block has one place, inside the file; no place is left out; the header's count agrees ----

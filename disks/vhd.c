@@ -474,26 +474,15 @@ static int write_fixed(struct file *file, const uint8_t *footer, uint64_t size)
     return rc ? rc : file_write(file, size, footer, FOOTER);
 }
 
-static bool vhd_create(const char *path, const struct disk_create_options *options, GError **error)
+static int vhd_create(struct file *file, const struct disk_create_options *options, GError **error)
 {
     if (options->size > VHD_MOST) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID, "A VHD image cannot be larger than 2040 GiB: use qcow2");
-        return false;
+        return -EINVAL;
     }
-    struct file *file = file_open(path, FILE_OPEN_CREATE, options->hooks, error);
-    if (!file)
-        return false;
     uint8_t footer[FOOTER];
     make_footer(footer, options->size, options->preallocate);
-    int rc =
-        options->preallocate ? write_fixed(file, footer, options->size) : write_dynamic(file, footer, options->size);
-    if (!rc)
-        rc = file_sync(file);
-    file_close(file);
-    if (!rc)
-        return true;
-    set_errno_error(error, rc, "Cannot create %s", path);
-    return false;
+    return options->preallocate ? write_fixed(file, footer, options->size) : write_dynamic(file, footer, options->size);
 }
 
 // ---- Check: blocks do not overlap, lie inside the file, and the footer is at its end ----

@@ -286,50 +286,31 @@ static int create_sparse(struct file *file, const char *name, uint64_t size)
     return vmdk_sparse_create(file, size, text);
 }
 
-static bool create_flat(struct file *file, const char *path, const struct disk_create_options *options, GError **error)
+static int create_flat(struct file *file, const struct disk_create_options *options, GError **error)
 {
-    g_autofree char *data_path = image_data_path(path), *name = g_path_get_basename(data_path);
+    g_autofree char *data_path = image_data_path(file->path), *name = g_path_get_basename(data_path);
     g_autofree char *line = g_strdup_printf("RW %" G_GUINT64_FORMAT " FLAT \"%s\" 0", options->size / 512, name);
     g_autofree char *text = vmdk_descriptor_make(g_random_int() >> 1, "monolithicFlat", line, options->size);
     struct file *data = file_open(data_path, FILE_OPEN_CREATE, options->hooks, error);
     if (!data)
-        return false;
+        return -EINVAL;
     int rc = file_truncate(data, options->size);
     if (!rc)
         rc = file_allocate(data, 0, options->size);
     if (!rc)
         rc = file_sync(data);
     file_close(data);
-    if (!rc)
-        rc = file_write(file, 0, text, strlen(text));
-    if (!rc)
-        return true;
-    set_errno_error(error, rc, "Cannot create %s", data_path);
-    return false;
+    return rc ? rc : file_write(file, 0, text, strlen(text));
 }
 
-static bool vmdk_create(const char *path, const struct disk_create_options *options, GError **error)
+static int vmdk_create(struct file *file, const struct disk_create_options *options, GError **error)
 {
     if (!options->size || options->size > VMDK_MOST) {
         g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,
                     "A VMDK image must have from 512 bytes to just under 2 TiB: use qcow2 for other sizes");
-        return false;
+        return -EINVAL;
     }
-    struct file *file = file_open(path, FILE_OPEN_CREATE, options->hooks, error);
-    if (!file)
-        return false;
-    bool ok = true;
-    int rc = 0;
-    if (options->preallocate)
-        ok = create_flat(file, path, options, error);
-    else
-        rc = create_sparse(file, options->name, options->size);
-    if (!rc && ok)
-        rc = file_sync(file);
-    file_close(file);
-    if (rc)
-        set_errno_error(error, rc, "Cannot create %s", path);
-    return ok && !rc;
+    return options->preallocate ? create_flat(file, options, error) : create_sparse(file, options->name, options->size);
 }
 
 // ---- Check: grains lie in the file and have one owner each; both sets of tables agree ----
