@@ -76,9 +76,16 @@ static struct frame read_frame(struct guest *g)
     return f;
 }
 
-static struct guest *start_long(void)
+static const char *const engine_names[] = {
+    "interpret",
+#ifdef __x86_64__
+    "translate",
+#endif
+};
+
+static struct guest *start_long_by(const char *engine)
 {
-    struct guest *g = guest_new("interpret", 1);
+    struct guest *g = guest_new(engine, 1);
     guest_start_long(g, CODE);
     make_idt(g, true, 0xee00 >> 8);
     uint64_t rsp0 = STACK0;
@@ -86,6 +93,11 @@ static struct guest *start_long(void)
     struct vcpu *v = g->set->vcpu[0];
     v->tr = (struct segment){.selector = 0x38, .base = TSS, .limit = 0x67, .attr = 0x8b};
     return g;
+}
+
+static struct guest *start_long(void)
+{
+    return start_long_by("interpret");
 }
 
 static struct guest *start_protected(void)
@@ -335,12 +347,6 @@ PROGRAM(large_pieces, 64,
 
 START_TEST(pieces_of_large_pages)
 {
-    static const char *const engine_names[] = {
-        "interpret",
-#ifdef __x86_64__
-        "translate",
-#endif
-    };
     for (unsigned n = 0; n < G_N_ELEMENTS(engine_names); n++) {
         struct guest *g = guest_new(engine_names[n], 1);
         guest_start_long(g, CODE);
@@ -413,6 +419,40 @@ START_TEST(system_call)
     ck_assert_uint_eq(v->cpl, 0);
     ck_assert_uint_eq(v->seg[CS].selector, 8);
     ck_assert_uint_eq(v->seg[SS].selector, 0x10);
+    guest_free(g);
+}
+END_TEST
+
+// R11 has the status flags that the last instruction left, though a memory access lies between.
+PROGRAM(syscall_flags, 64, "mov eax, 7; xor ecx, ecx; mov [rsp-16], rax; syscall; ud2");
+START_TEST(system_call_flags)
+{
+    struct guest *g = start_long_by(engine_names[_i]);
+    struct vcpu *v = g->set->vcpu[0];
+    PLACE(g, CODE, syscall_flags);
+    static const uint8_t handler[] = {0xe7, 0xf4, 0xf4};
+    guest_load(g, 0x11000, handler, sizeof(handler));
+    user_mode(g, true);
+    v->star = 0x0018000800000000ull;
+    v->lstar = 0x11000;
+    ck_assert(guest_run(g, 5));
+    ck_assert_uint_eq(v->gpr[R11], FLAG_ZF | FLAG_PF | FLAG_1);
+    ck_assert_uint_eq(v->rflags & FLAGS_STATUS, FLAG_ZF | FLAG_PF);
+    guest_free(g);
+}
+END_TEST
+
+// A far jump hands the flags on.
+PROGRAM(far_flags, 32,
+        "xor ecx, ecx; mov [0x7e00], eax; .byte 0xea; .long 1f - program_far_flags + 0x10000; .word 0x18;"
+        "1: mov eax, 2; jz 2f; mov eax, 1; 2: out 0xf4, eax; hlt");
+START_TEST(far_jump_flags)
+{
+    struct guest *g = guest_new(engine_names[_i], 1);
+    guest_start_protected(g, CODE);
+    PLACE(g, CODE, far_flags);
+    ck_assert(guest_run(g, 5));
+    ck_assert_uint_eq(g->exit_code, 2);
     guest_free(g);
 }
 END_TEST
@@ -702,6 +742,8 @@ int main(void)
     tcase_add_test(tc, pieces_of_large_pages);
     tcase_add_test(tc, paging_32bit);
     tcase_add_test(tc, system_call);
+    tcase_add_loop_test(tc, system_call_flags, 0, G_N_ELEMENTS(engine_names));
+    tcase_add_loop_test(tc, far_jump_flags, 0, G_N_ELEMENTS(engine_names));
     tcase_add_test(tc, user_privileged);
     tcase_add_test(tc, call_gate);
     tcase_add_test(tc, segment_limit);

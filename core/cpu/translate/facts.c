@@ -399,6 +399,8 @@ void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *byt
     flag_facts(f, &z);
     if (z.mnemonic == ZYDIS_MNEMONIC_DIV || z.mnemonic == ZYDIS_MNEMONIC_IDIV)
         f->flags_read = FLAGS_STATUS; // by the handler of a division error
+    if (f->class == FACT_SYSCALL)
+        f->flags_read = FLAGS_STATUS;                                                  // into R11
     if (i->encoding == ENCODING_LEGACY && i->map == 0 && (i->opcode & 0xfc) == 0xa0) { // MOV with an absolute offset
         f->implicit_memory = false;
         f->memory_use = i->opcode & 2 ? USE_WRITE : USE_READ;
