@@ -139,6 +139,7 @@ ROWS = [
     ("start demo --discard", DONE, 'Started "demo"'),
     ("stop demo --timeout 1", BUSY, "did not shut down"),
     ("stop demo --force", DONE, 'Switched off "demo"'),
+    ("show demo", DONE, "Last: +it was switched off from outside"),
     ("log demo", DONE, "info"),
     ("remove demo --yes", BUSY, 'linked clone of "demo"'),
     ("import {W}/none", NOT_FOUND, "none"),

@@ -283,6 +283,23 @@ static JsonObject *definition_json(struct config *config)
     return all;
 }
 
+// The protocol's word for why the last run ended, for people.
+static const char *reason_text(const char *reason)
+{
+    static const struct {
+        const char *reason, *text;
+    } texts[] = {
+        {"guest-shutdown", "the guest switched itself off"},
+        {"guest-reset", "the guest restarted, which ends this machine's run"},
+        {"host-qmp-quit", "it was switched off from outside"},
+        {"host-signal", "a signal of the host ended it"},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++)
+        if (strcmp(texts[i].reason, reason) == 0)
+            return texts[i].text;
+    return reason;
+}
+
 static bool do_show(struct cli *cli, GError **error)
 {
     struct machine_entry *entry = cli_library(cli, error) ? library_find(cli->library, cli_word(cli, 0), error) : NULL;
@@ -303,7 +320,7 @@ static bool do_show(struct cli *cli, GError **error)
     if (report->pid)
         printf("Process: %d, since %s\n", report->pid, started);
     if (report->reason && report->reason[0])
-        printf("Last:    %s\n", report->reason);
+        printf("Last:    %s\n", reason_text(report->reason));
     if (entry->damage)
         printf("Damage:  %s\n", entry->damage);
     for (const char *const *warning = entry->config ? config_warnings(entry->config) : NULL; warning && *warning;
