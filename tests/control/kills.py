@@ -78,7 +78,7 @@ class Snapshots:
         self.start()
 
     def start(self):
-        self.first += 1000  # each run writes higher numbers than those before
+        self.first += 1000000  # each run writes higher numbers than those before
         ctl("set", "m", f"append=console=ttyS0 quiet first={self.first}")
         ctl("start", "m")
         self.guest = Guest(self.folder)
@@ -141,7 +141,7 @@ class Snapshots:
 
     @staticmethod
     def run_begin(value):
-        return 1 + value // 1000 * 1000 if value % 1000 else value - 999
+        return 1 + value // 1000000 * 1000000
 
 
 COMMANDS = {"take": "snapshot-save", "delete": "snapshot-delete", "restore": "snapshot-load"}
