@@ -72,6 +72,7 @@ dd if=/dev/urandom of=/tmp/r bs=1M count={mib} 2>/dev/null
 echo "guest: sent $(sha256sum /tmp/r | cut -d' ' -f1)"
 packets=$(cat /sys/class/net/eth0/statistics/tx_packets)
 (echo put; cat /tmp/r; sleep 1) | {put} 10.0.2.2 {host.port}
+for i in 1 2 3 4 5 6 7 8 9 10; do ip -6 addr show dev eth0 | grep -q fec0 && break; sleep 1; done
 ip -6 addr show dev eth0 | grep -q fec0 && echo "guest: ipv6"
 {further}"""
     initrd = guest.path("initrd")

@@ -262,7 +262,7 @@ def fill_and_retry(guest, library, small, interface, device):
         library.ctl("resume", interface)
         console.expect(rb"guest: wrote all")
         got = console.expect(rb"guest: reads ([0-9a-f]{64})")[1]
-        errors = int(console.expect(rb"guest: errors (\d+)")[1])
+        errors = int(console.expect(rb"guest: errors (\d+)\s")[1])
         console.send("go\r")
         console.wait()
     finally:
@@ -320,7 +320,7 @@ def grub_iso(guest):
 def grub(guest, *arguments):
     guest.start("--memory", "128M", *arguments)
     wanted = hashlib.sha256(guest.nonce.encode()).hexdigest()
-    root = guest.expect(rb"grub: up from (\S+)")[1].decode()
+    root = guest.expect(rb"grub: up from (\S+)\s")[1].decode()
     if guest.expect(rb"([0-9a-f]{64})")[1].decode() != wanted:
         raise Failure("GRUB computed a wrong checksum")
     guest.wait()
@@ -358,7 +358,7 @@ sleep 1
     guest.start("--kernel", modules.kernel(), "--initrd", initrd, "--append", "console=ttyS0 panic=-1 quiet 8250.nr_uarts=8", "--memory",
                 "256M", "--device", f"virtio-console,target=file:{guest.path('hvc')}", "--device",
                 f"pci-serial,target=file:{guest.path('pci')}", "--device", "virtio-rng")
-    source, count = guest.expect(rb"guest: rng (\S+) (\d+)").groups()
+    source, count = guest.expect(rb"guest: rng (\S+) (\d+)\r").groups()
     guest.wait()
     wanted = "".join(f"{n}\n" for n in range(1, 20001)) + guest.nonce + "\n"
     for name in ("hvc", "pci"):

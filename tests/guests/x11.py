@@ -75,9 +75,7 @@ def sizes(guest, viewer):
         seen.append(guest_size(guest))
         if seen[-1] != size:
             guest.fail(f"the viewer has {size}, the guest {seen[-1]}")
-    viewer.still(1)
-    if viewer.pixel(900, 600) != 0x336699:
-        guest.fail(f"the background is {viewer.pixel(900, 600):#x}")
+    viewer.until(lambda: viewer.pixel(900, 600) == 0x336699, 30, "the background")
     return ", ".join("%dx%d" % s for s in seen)
 
 
