@@ -130,9 +130,10 @@ const struct option options_table[] = {
      .title = "Processor Model",
      .since = 1,
      M(cpu_model),
-     .help = "What the guest's CPUID shows. The named levels let a snapshot move between hosts. host and max also show "
-             "SHA, GFNI, VAES, VPCLMULQDQ and AVX-VNNI where the host has them, and a state that was saved with one of "
-             "them needs it; AVX-512 is not offered."},
+     .help =
+         "What the guest's CPUID shows. The named levels let a snapshot move between hosts. host and max also show "
+         "SHA, GFNI, VAES, VPCLMULQDQ, AVX-VNNI, MOVDIRI, MOVDIR64B and, with the engines translate and kvm, AVX-512, "
+         "where the host has them, and a state that was saved with one of them needs it; AMX is not offered."},
     {.group = "Processors",
      .key = "engine",
      .name = "engine",

@@ -213,7 +213,8 @@ bool vcpu_read_dr(struct vcpu *vcpu, unsigned number, uint64_t *value)
 bool vcpu_write_xcr0(struct vcpu *vcpu, uint64_t value)
 {
     if (!(value & XCR0_X87) || (value & ~cpu_model_xcr0(vcpu->set->model)) ||
-        ((value & XCR0_AVX) && !(value & XCR0_SSE)))
+        ((value & XCR0_AVX) && !(value & XCR0_SSE)) ||
+        ((value & XCR0_AVX512) && ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX))))
         return fault(vcpu, EXCEPTION_GP, 0);
     vcpu->xcr0 = value;
     return true;

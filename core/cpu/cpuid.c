@@ -32,8 +32,14 @@
 #define V3_7_EBX                                                                                                       \
     (V1_7_EBX | F(FEATURE_FSGSBASE) | F(FEATURE_BMI1) | F(FEATURE_AVX2) | F(FEATURE_SMEP) | F(FEATURE_BMI2) |          \
      F(FEATURE_INVPCID) | F(FEATURE_SMAP) | F(FEATURE_RDSEED) | F(FEATURE_ADX))
-#define MAX_7_EBX (V3_7_EBX | F(FEATURE_CLFLUSHOPT) | F(FEATURE_CLWB) | F(FEATURE_SHA))
-#define MAX_7_ECX (F(FEATURE_UMIP) | F(FEATURE_RDPID) | F(FEATURE_GFNI) | F(FEATURE_VAES) | F(FEATURE_VPCLMULQDQ))
+#define MAX_7_EBX                                                                                                      \
+    (V3_7_EBX | F(FEATURE_CLFLUSHOPT) | F(FEATURE_CLWB) | F(FEATURE_SHA) | F(FEATURE_AVX512F) | F(FEATURE_AVX512DQ) |  \
+     F(FEATURE_AVX512_IFMA) | F(FEATURE_AVX512CD) | F(FEATURE_AVX512BW) | F(FEATURE_AVX512VL))
+#define MAX_7_ECX                                                                                                      \
+    (F(FEATURE_UMIP) | F(FEATURE_RDPID) | F(FEATURE_GFNI) | F(FEATURE_VAES) | F(FEATURE_VPCLMULQDQ) |                  \
+     F(FEATURE_AVX512_VBMI) | F(FEATURE_AVX512_VBMI2) | F(FEATURE_AVX512_VNNI) | F(FEATURE_AVX512_BITALG) |            \
+     F(FEATURE_AVX512_VPOPCNTDQ) | F(FEATURE_MOVDIRI) | F(FEATURE_MOVDIR64B))
+#define MAX_7_EDX (V1_7_EDX | F(FEATURE_AVX512_VP2INTERSECT) | F(FEATURE_AVX512_FP16))
 
 static const struct cpu_model models[] = {
     {"x86-64-v1",
@@ -85,10 +91,11 @@ static const struct cpu_model models[] = {
       [WORD_EXT1_EDX] = V2_EXT1_EDX,
       [WORD_7_EBX] = MAX_7_EBX,
       [WORD_7_ECX] = MAX_7_ECX,
-      [WORD_7_EDX] = V1_7_EDX,
-      [WORD_7_1_EAX] = F(FEATURE_AVX_VNNI),
+      [WORD_7_EDX] = MAX_7_EDX,
+      [WORD_7_1_EAX] = F(FEATURE_AVX_VNNI) | F(FEATURE_AVX512_BF16),
       [WORD_D_1_EAX] = F(FEATURE_XSAVEOPT) | F(FEATURE_XSAVEC) | F(FEATURE_XGETBV1) | F(FEATURE_XSAVES),
-      [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW)}},
+      [WORD_EXT1_ECX] = F(FEATURE_LAHF_LM) | F(FEATURE_LZCNT) | F(FEATURE_PREFETCHW),
+      [WORD_LAYOUT] = F(FEATURE_OPMASK_AT_1088) | F(FEATURE_OPMASK_AT_832)}},
 };
 
 char *cpu_model_names(void)
@@ -101,29 +108,84 @@ char *cpu_model_names(void)
 }
 
 // Extensions that only "max" and "host" show, and only where the host's processor has them: programs choose them for
-// their speed. Other kinds of host have none, so there it is all the same.
+// their speed. Other kinds of host have none, so there what is computed is shown all the same. Their order is that of
+// the bits in saved states.
 static const struct {
     uint16_t feature;
     const char *name;
+    bool avx512; // is not computed, and needs state that the host's system must keep
 } extensions[] = {
-    {FEATURE_SHA, "SHA"},           {FEATURE_GFNI, "GFNI"}, {FEATURE_VAES, "VAES"}, {FEATURE_VPCLMULQDQ, "VPCLMULQDQ"},
-    {FEATURE_AVX_VNNI, "AVX-VNNI"},
+    {FEATURE_SHA, "SHA", false},
+    {FEATURE_GFNI, "GFNI", false},
+    {FEATURE_VAES, "VAES", false},
+    {FEATURE_VPCLMULQDQ, "VPCLMULQDQ", false},
+    {FEATURE_AVX_VNNI, "AVX-VNNI", false},
+    {FEATURE_AVX512F, "AVX-512F", true},
+    {FEATURE_AVX512DQ, "AVX-512DQ", true},
+    {FEATURE_AVX512_IFMA, "AVX-512 IFMA", true},
+    {FEATURE_AVX512CD, "AVX-512CD", true},
+    {FEATURE_AVX512BW, "AVX-512BW", true},
+    {FEATURE_AVX512VL, "AVX-512VL", true},
+    {FEATURE_AVX512_VBMI, "AVX-512 VBMI", true},
+    {FEATURE_AVX512_VBMI2, "AVX-512 VBMI2", true},
+    {FEATURE_AVX512_VNNI, "AVX-512 VNNI", true},
+    {FEATURE_AVX512_BITALG, "AVX-512 BITALG", true},
+    {FEATURE_AVX512_VPOPCNTDQ, "AVX-512 VPOPCNTDQ", true},
+    {FEATURE_AVX512_BF16, "AVX-512 BF16", true},
+    {FEATURE_AVX512_FP16, "AVX-512 FP16", true},
+    {FEATURE_AVX512_VP2INTERSECT, "AVX-512 VP2INTERSECT", true},
+    {FEATURE_OPMASK_AT_1088, "AVX-512 state in Intel's layout", true},
+    {FEATURE_OPMASK_AT_832, "AVX-512 state in AMD's layout", true},
+    {FEATURE_MOVDIRI, "MOVDIRI", false},
+    {FEATURE_MOVDIR64B, "MOVDIR64B", false},
 };
 
-static void hide_what_the_host_lacks(struct cpu_model *model)
-{
 #ifdef __x86_64__
-    uint32_t words[FEATURE_WORDS] = {0}, eax, ebx, ecx, edx;
+// Where the host's XSAVE has the opmask registers; the other AVX-512 components follow. 0: it does not keep them all.
+static uint32_t host_layout(uint32_t leaf_1_ecx)
+{
+    uint32_t low, high, size, offset[3], ecx, edx;
+    if (!(leaf_1_ecx & F(FEATURE_OSXSAVE)))
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low & XCR0_AVX512) != XCR0_AVX512)
+        return 0;
+    for (unsigned i = 0; i < 3; i++)
+        __get_cpuid_count(0xd, 5 + i, &size, &offset[i], &ecx, &edx);
+    if (offset[1] != offset[0] + 64 || offset[2] != offset[1] + 512)
+        return 0;
+    return offset[0] == 1088 ? F(FEATURE_OPMASK_AT_1088) : offset[0] == 832 ? F(FEATURE_OPMASK_AT_832) : 0;
+}
+
+static void host_words(uint32_t words[FEATURE_WORDS])
+{
+    uint32_t eax, ebx, ecx, edx;
+    memset(words, 0, FEATURE_WORDS * sizeof *words);
     if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
         words[WORD_7_EBX] = ebx;
         words[WORD_7_ECX] = ecx;
+        words[WORD_7_EDX] = edx;
     }
     if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx))
         words[WORD_7_1_EAX] = eax;
-    for (unsigned i = 0; i < G_N_ELEMENTS(extensions); i++)
-        if (!(words[extensions[i].feature >> 5] & F(extensions[i].feature)))
-            model->words[extensions[i].feature >> 5] &= ~F(extensions[i].feature);
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx))
+        words[WORD_LAYOUT] = host_layout(ecx);
+}
+#else
+static void host_words(uint32_t words[FEATURE_WORDS])
+{
+    memset(words, 0xff, FEATURE_WORDS * sizeof *words);
+}
 #endif
+
+static void hide_what_the_host_lacks(struct cpu_model *model, bool native)
+{
+    uint32_t words[FEATURE_WORDS];
+    host_words(words);
+    bool avx512 = native && words[WORD_LAYOUT] && (words[WORD_7_EBX] & F(FEATURE_AVX512F));
+    for (unsigned i = 0; i < G_N_ELEMENTS(extensions); i++)
+        if (!(words[extensions[i].feature >> 5] & F(extensions[i].feature)) || (extensions[i].avx512 && !avx512))
+            model->words[extensions[i].feature >> 5] &= ~F(extensions[i].feature);
 }
 
 uint32_t cpu_model_extensions(const struct cpu_model *model)
@@ -139,13 +201,13 @@ const char *cpu_extension_name(unsigned bit)
     return bit < G_N_ELEMENTS(extensions) ? extensions[bit].name : "of a later version";
 }
 
-struct cpu_model *cpu_model_new(const char *name, GError **error)
+struct cpu_model *cpu_model_new(const char *name, bool native, GError **error)
 {
     const char *wanted = !name || strcmp(name, "host") == 0 ? "max" : name;
     for (unsigned i = 0; i < G_N_ELEMENTS(models); i++)
         if (strcmp(models[i].name, wanted) == 0) {
             struct cpu_model *model = g_memdup2(&models[i], sizeof(models[i]));
-            hide_what_the_host_lacks(model);
+            hide_what_the_host_lacks(model, native);
             return model;
         }
     g_autofree char *names = cpu_model_names();
@@ -156,12 +218,43 @@ struct cpu_model *cpu_model_new(const char *name, GError **error)
 
 uint64_t cpu_model_xcr0(const struct cpu_model *model)
 {
-    return XCR0_X87 | XCR0_SSE | (cpu_has(model, FEATURE_AVX) ? XCR0_AVX : 0);
+    return XCR0_X87 | XCR0_SSE | (cpu_has(model, FEATURE_AVX) ? XCR0_AVX : 0) |
+           (cpu_has(model, FEATURE_AVX512F) ? XCR0_AVX512 : 0);
 }
 
-uint32_t xsave_size(uint64_t components)
+struct xsave_component xsave_component(const struct cpu_model *model, unsigned component)
 {
-    return components & XCR0_AVX ? 832 : 576;
+    uint32_t opmask = cpu_has(model, FEATURE_OPMASK_AT_832) ? 832 : 1088;
+    switch (cpu_model_xcr0(model) & BIT(component)) {
+    case XCR0_AVX:
+        return (struct xsave_component){256, 576};
+    case XCR0_OPMASK:
+        return (struct xsave_component){64, opmask};
+    case XCR0_ZMMH:
+        return (struct xsave_component){512, opmask + 64};
+    case XCR0_ZMM16:
+        return (struct xsave_component){1024, opmask + 64 + 512};
+    default:
+        return (struct xsave_component){0, 0};
+    }
+}
+
+uint32_t xsave_size(const struct cpu_model *model, uint64_t components)
+{
+    uint32_t size = 576;
+    for (unsigned n = 2; n < 8; n++)
+        if (components & BIT(n))
+            size = MAX(size, xsave_component(model, n).offset + xsave_component(model, n).size);
+    return size;
+}
+
+uint32_t xsave_compacted_size(const struct cpu_model *model, uint64_t components)
+{
+    uint32_t size = 576;
+    for (unsigned n = 2; n < 8; n++)
+        if (components & BIT(n))
+            size += xsave_component(model, n).size;
+    return size;
 }
 
 // ---- Leaves -------------------------------------------------------------------------------------------------------
@@ -257,15 +350,15 @@ static void leaf_d(struct vcpu *v, uint32_t subleaf, uint32_t out[4])
     uint64_t possible = cpu_model_xcr0(m);
     if (subleaf == 0) {
         out[0] = (uint32_t)possible;
-        out[1] = xsave_size(v->xcr0);
-        out[2] = xsave_size(possible);
+        out[1] = xsave_size(m, v->xcr0);
+        out[2] = xsave_size(m, possible);
     } else if (subleaf == 1) {
         out[0] = m->words[WORD_D_1_EAX];
         if (cpu_has(m, FEATURE_XSAVEC))
-            out[1] = xsave_size(v->xcr0);
-    } else if (subleaf == 2 && (possible & XCR0_AVX)) {
-        out[0] = 256;
-        out[1] = 576;
+            out[1] = xsave_compacted_size(m, v->xcr0);
+    } else if (subleaf < 8) {
+        out[0] = xsave_component(m, subleaf).size;
+        out[1] = xsave_component(m, subleaf).offset;
     }
 }
 

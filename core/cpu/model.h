@@ -16,6 +16,7 @@ enum feature_word {
     WORD_D_1_EAX,
     WORD_EXT1_ECX,
     WORD_EXT1_EDX,
+    WORD_LAYOUT, // not of CPUID: where XSAVE puts the opmask registers, which two vendors see differently
     FEATURE_WORDS,
 };
 #define FEATURE(word, bit) ((word) << 5 | (bit))
@@ -74,24 +75,40 @@ enum cpu_feature {
     FEATURE_BMI2 = FEATURE(WORD_7_EBX, 8),
     FEATURE_ERMS = FEATURE(WORD_7_EBX, 9),
     FEATURE_INVPCID = FEATURE(WORD_7_EBX, 10),
+    FEATURE_AVX512F = FEATURE(WORD_7_EBX, 16),
+    FEATURE_AVX512DQ = FEATURE(WORD_7_EBX, 17),
     FEATURE_RDSEED = FEATURE(WORD_7_EBX, 18),
     FEATURE_ADX = FEATURE(WORD_7_EBX, 19),
     FEATURE_SMAP = FEATURE(WORD_7_EBX, 20),
+    FEATURE_AVX512_IFMA = FEATURE(WORD_7_EBX, 21),
     FEATURE_CLFLUSHOPT = FEATURE(WORD_7_EBX, 23),
     FEATURE_CLWB = FEATURE(WORD_7_EBX, 24),
+    FEATURE_AVX512CD = FEATURE(WORD_7_EBX, 28),
     FEATURE_SHA = FEATURE(WORD_7_EBX, 29),
+    FEATURE_AVX512BW = FEATURE(WORD_7_EBX, 30),
+    FEATURE_AVX512VL = FEATURE(WORD_7_EBX, 31),
+    FEATURE_AVX512_VBMI = FEATURE(WORD_7_ECX, 1),
     FEATURE_UMIP = FEATURE(WORD_7_ECX, 2),
+    FEATURE_AVX512_VBMI2 = FEATURE(WORD_7_ECX, 6),
     FEATURE_GFNI = FEATURE(WORD_7_ECX, 8),
     FEATURE_VAES = FEATURE(WORD_7_ECX, 9),
     FEATURE_VPCLMULQDQ = FEATURE(WORD_7_ECX, 10),
+    FEATURE_AVX512_VNNI = FEATURE(WORD_7_ECX, 11),
+    FEATURE_AVX512_BITALG = FEATURE(WORD_7_ECX, 12),
+    FEATURE_AVX512_VPOPCNTDQ = FEATURE(WORD_7_ECX, 14),
     FEATURE_RDPID = FEATURE(WORD_7_ECX, 22),
+    FEATURE_MOVDIRI = FEATURE(WORD_7_ECX, 27),
+    FEATURE_MOVDIR64B = FEATURE(WORD_7_ECX, 28),
     FEATURE_FSRM = FEATURE(WORD_7_EDX, 4),
+    FEATURE_AVX512_VP2INTERSECT = FEATURE(WORD_7_EDX, 8),
     FEATURE_MD_CLEAR = FEATURE(WORD_7_EDX, 10),
     FEATURE_SERIALIZE = FEATURE(WORD_7_EDX, 14),
+    FEATURE_AVX512_FP16 = FEATURE(WORD_7_EDX, 23),
     FEATURE_SPEC_CTRL = FEATURE(WORD_7_EDX, 26),
     FEATURE_ARCH_CAPABILITIES = FEATURE(WORD_7_EDX, 29),
     FEATURE_SSBD = FEATURE(WORD_7_EDX, 31),
     FEATURE_AVX_VNNI = FEATURE(WORD_7_1_EAX, 4),
+    FEATURE_AVX512_BF16 = FEATURE(WORD_7_1_EAX, 5),
     FEATURE_XSAVEOPT = FEATURE(WORD_D_1_EAX, 0),
     FEATURE_XSAVEC = FEATURE(WORD_D_1_EAX, 1),
     FEATURE_XGETBV1 = FEATURE(WORD_D_1_EAX, 2),
@@ -105,6 +122,9 @@ enum cpu_feature {
     FEATURE_PDPE1GB = FEATURE(WORD_EXT1_EDX, 26),
     FEATURE_RDTSCP = FEATURE(WORD_EXT1_EDX, 27),
     FEATURE_LM = FEATURE(WORD_EXT1_EDX, 29),
+
+    FEATURE_OPMASK_AT_1088 = FEATURE(WORD_LAYOUT, 0),
+    FEATURE_OPMASK_AT_832 = FEATURE(WORD_LAYOUT, 1),
 };
 
 struct cpu_model {
@@ -119,8 +139,9 @@ static inline bool cpu_has(const struct cpu_model *model, enum cpu_feature featu
 {
     return model->words[feature >> 5] >> (feature & 31) & 1;
 }
-// The model of that name, a new copy to be freed with g_free(). The error lists what there is.
-struct cpu_model *cpu_model_new(const char *name, GError **error);
+// The model of that name, a new copy to be freed with g_free(). NATIVE: the host's processor runs the guest's vector
+// instructions, so that "max" and "host" have those that are not computed. The error lists what there is.
+struct cpu_model *cpu_model_new(const char *name, bool native, GError **error);
 // "x86-64-v1, x86-64-v2, ...": for messages and --list. Free with g_free().
 char *cpu_model_names(void);
 // A bit for each extension of MODEL that not all hosts offer, always in the same place, for saved states; their names.
@@ -128,7 +149,13 @@ uint32_t cpu_model_extensions(const struct cpu_model *model);
 const char *cpu_extension_name(unsigned bit);
 // XCR0 bits that the guest may set.
 uint64_t cpu_model_xcr0(const struct cpu_model *model);
-// Bytes of the standard-format XSAVE area for these components.
-uint32_t xsave_size(uint64_t components);
+// A component of the extended XSAVE region: its bytes, 0 for none, and where the standard format has it.
+struct xsave_component {
+    uint32_t size, offset;
+};
+struct xsave_component xsave_component(const struct cpu_model *model, unsigned component);
+// Bytes of an XSAVE area for these components: in the standard format, compacted.
+uint32_t xsave_size(const struct cpu_model *model, uint64_t components);
+uint32_t xsave_compacted_size(const struct cpu_model *model, uint64_t components);
 
 #endif

@@ -73,6 +73,8 @@ void vcpu_reset(struct vcpu *vcpu)
     vcpu->xsave.mxcsr = 0x1f80;
     vcpu->xsave.mxcsr_mask = 0xffff;
     vcpu->xsave.xstate_bv = XCR0_X87 | XCR0_SSE | XCR0_AVX; // every component is always there in full
+    memset(&vcpu->avx512, 0, sizeof(vcpu->avx512));
+    vcpu->avx512.xcomp_bv = AVX512_COMPACTED;
     vcpu->fpu_error_line = false;
     memset(vcpu->pdpte, 0, sizeof(vcpu->pdpte));
     reset_msrs(vcpu);
@@ -99,6 +101,14 @@ static const struct field segment_fields[] = {
 static const struct field table_fields[] = {
     FIELD_U64(struct table_register, base),
     FIELD_U32(struct table_register, limit),
+    FIELD_END,
+};
+
+static const struct field avx512_fields[] = {
+    FIELD_U64(struct avx512_area, xstate_bv),
+    FIELD_ARRAY(U64, struct avx512_area, opmask),
+    FIELD_BYTES(struct avx512_area, zmmh),
+    FIELD_BYTES(struct avx512_area, zmm16),
     FIELD_END,
 };
 
@@ -159,6 +169,13 @@ const struct field vcpu_fields[] = {
      .offset = offsetof(struct vcpu, xsave),
      .size = 1,
      .count = sizeof(struct xsave_area)},
+    {.name = "avx512",
+     .type = FIELD_TYPE_STRUCT,
+     .offset = offsetof(struct vcpu, avx512),
+     .size = sizeof(struct avx512_area),
+     .count = 1,
+     .since = 2,
+     .sub = avx512_fields},
     FIELD_BOOL(struct vcpu, event_pending),
     FIELD_U8(struct vcpu, event_vector),
     FIELD_U8(struct vcpu, event_type),

@@ -249,7 +249,7 @@ struct cpu_set *cpu_set_new(const struct cpu_host *host, const char *model, cons
         return NULL;
     }
     const struct engine *e = engine_find(engine, error);
-    struct cpu_model *m = e ? cpu_model_new(model, error) : NULL;
+    struct cpu_model *m = e ? cpu_model_new(model, e->native, error) : NULL;
     if (!m)
         return NULL;
     struct cpu_set *set = g_new0(struct cpu_set, 1);

@@ -97,7 +97,10 @@ struct table_register {
 #define XCR0_X87    0x1u
 #define XCR0_SSE    0x2u
 #define XCR0_AVX    0x4u
-#define XCR0_AVX512 0xe0u // opmask, ZMM_Hi256, Hi16_ZMM
+#define XCR0_OPMASK 0x20u
+#define XCR0_ZMMH   0x40u // upper halves of ZMM0-15
+#define XCR0_ZMM16  0x80u // ZMM16-31
+#define XCR0_AVX512 (XCR0_OPMASK | XCR0_ZMMH | XCR0_ZMM16)
 
 enum exception {
     EXCEPTION_DE = 0,
@@ -121,8 +124,7 @@ enum exception {
 };
 
 // x87, SSE and AVX state in the processor's own standard XSAVE layout (SDM vol. 1, 13.4), so that the translator can
-// XSAVE/XRSTOR it whole and the interpreter can address each register. Opmask and ZMM parts lie at the offsets that
-// CPUID 0Dh of the host gives (standard format) and only the translator and KVM use them.
+// XSAVE/XRSTOR it whole and the interpreter can address each register.
 struct xsave_area {
     uint16_t fcw, fsw;
     uint8_t ftw; // abridged: one bit per physical register, 1 = not empty
@@ -153,6 +155,19 @@ _Static_assert(offsetof(struct xsave_area, xmm) == 160, "XSAVE legacy region");
 _Static_assert(offsetof(struct xsave_area, xstate_bv) == 512, "XSAVE header");
 _Static_assert(offsetof(struct xsave_area, ymmh) == 576, "XSAVE AVX component");
 _Static_assert(sizeof(struct xsave_area) == 4096, "XSAVE area");
+
+// AVX-512 state in the compacted XSAVE layout of just its components, which is the same on every processor. What a
+// component that is not in XSTATE_BV has here means nothing: it is zero.
+struct avx512_area {
+    uint8_t legacy[512]; // XSAVEC and XRSTOR of these components leave it alone
+    uint64_t xstate_bv, xcomp_bv, reserved[6];
+    uint64_t opmask[8];
+    uint8_t zmmh[16][32];
+    uint8_t zmm16[16][64];
+} __attribute__((aligned(64)));
+#define AVX512_COMPACTED (0x8000000000000000ull | XCR0_AVX512)
+_Static_assert(offsetof(struct avx512_area, opmask) == 576, "XSAVE extended region");
+_Static_assert(offsetof(struct avx512_area, zmm16) == 1152, "XSAVE Hi16_ZMM component");
 
 // What asks for the vCPU's attention before its next instruction. Bits are or-ed by any thread, then vcpu_kick().
 enum vcpu_attention {
@@ -214,6 +229,7 @@ struct vcpu {
     uint64_t kvmclock_system_time, kvmclock_wall_clock; // paravirtual clock MSRs
     uint64_t pdpte[4];                                  // PAE page-directory pointers, loaded with CR3
     struct xsave_area xsave;
+    struct avx512_area avx512;
 
     // -- event under delivery, for double faults and for saving in the middle
     bool event_pending;
@@ -298,6 +314,16 @@ int vcpu_thread_id(const struct vcpu *vcpu); // of the host thread that runs it,
 struct vcpu *vcpu_current(void);
 
 extern const struct field vcpu_fields[];
+#define VCPU_VERSION 2 // of the saved state
+
+// An instruction whose memory operand is at [RCX] and whose general register is RAX.
+struct native_insn {
+    const uint8_t *code;
+    unsigned length;
+    void *memory;
+    uint64_t rax;
+    uint64_t flags; // status flags, before and after
+};
 
 // ---- Engines ----------------------------------------------------------------------------------------------------
 
@@ -313,6 +339,10 @@ struct engine {
     // Can it run here? If not, the error gives the measured reason.
     bool (*probe)(GError **error);
     bool obeys; // asked for by name, it runs even where probe() advises against it
+    // Runs a vector instruction of the guest that is nowhere computed, on the vCPU's thread, with the guest's vector
+    // state in struct vcpu. Returns 0, or the vector of the exception that it raised. NULL: it cannot.
+    int (*run_native)(struct vcpu *vcpu, struct native_insn *insn);
+    bool native; // the host's processor runs the guest's vector instructions, by itself or so
     bool (*set_init)(struct cpu_set *set, GError **error);
     void (*set_free)(struct cpu_set *set);
     bool (*vcpu_init)(struct vcpu *vcpu, GError **error);

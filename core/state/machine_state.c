@@ -129,7 +129,7 @@ bool machine_state_save(struct machine *machine, GByteArray *out, GError **error
     save_section(out, "machine", "machine", FRAME_VERSION, frame_fields, &frame);
     for (unsigned i = 0; machine->cpus && i < machine->cpus->count; i++) {
         g_autofree char *cpu = g_strdup_printf("cpu%u", i), *lapic = g_strdup_printf("lapic%u", i);
-        save_section(out, cpu, "cpu", 1, vcpu_fields, machine->cpus->vcpu[i]);
+        save_section(out, cpu, "cpu", VCPU_VERSION, vcpu_fields, machine->cpus->vcpu[i]);
         save_section(out, lapic, "lapic", 1, lapic_fields, lapic_state(machine->cpus->vcpu[i]->lapic));
     }
     for (const struct device *device = machine->devices; device; device = device->next)
@@ -252,7 +252,7 @@ static bool load_any(struct machine *machine, struct section *section, GError **
     if (device && device->class->fields)
         return load_section(section, device->class->name, device->class->version, device->class->fields, device, error);
     if ((vcpu = find_vcpu(machine, section->name, "cpu")))
-        return load_section(section, "cpu", 1, vcpu_fields, vcpu, error);
+        return load_section(section, "cpu", VCPU_VERSION, vcpu_fields, vcpu, error);
     if ((vcpu = find_vcpu(machine, section->name, "lapic")))
         return load_section(section, "lapic", 1, lapic_fields, lapic_state(vcpu->lapic), error);
     g_set_error(error, CLOCHE_ERROR, CLOCHE_ERROR_INVALID,

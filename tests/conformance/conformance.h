@@ -32,7 +32,16 @@ struct state {
         uint8_t xsave[XSAVE_BYTES];
         uint64_t align;
     };
+    struct avx512_state {
+        uint64_t opmask[8];
+        uint8_t zmmh[16][32];
+        uint8_t zmm16[16][64];
+    } avx512;
 };
+// 16 bytes of a vector register's 64 in S: PIECE 0 to 3.
+uint8_t *state_vector(struct state *s, unsigned number, unsigned piece);
+// AVX-512 state takes part: the engine runs it, and the host has it. Set once at the start.
+extern bool with_avx512;
 
 // How running ended: at the INT3 that fills the code region after and around the instruction, or by an exception.
 #define OUTCOME_DONE (-1)
@@ -43,7 +52,7 @@ struct outcome {
     uint64_t cr2; // of a page fault
 };
 
-#define WINDOW_MAX 1024
+#define WINDOW_MAX 2688
 struct window {
     uint64_t address;
     unsigned size;
@@ -77,6 +86,9 @@ struct form {
     bool reg_free, rm_free; // the ModRM fields are operands
     uint8_t prefix[2];      // 66, F2, F3 or 0
     uint8_t rex_w, map, opcode, modrm, vex_pp, vex_l;
+    bool is_evex, evex_b, evex_mask; // evex_b: broadcast or rounding; evex_mask: an opmask is allowed
+    bool is_avx512;                  // EVEX, or of opmask registers
+    uint8_t isa_set;
     uint16_t mnemonic;
     unsigned vectors; // run so far
     unsigned failures;

@@ -3,6 +3,8 @@
 // interpreter's instruction table has a row.
 #include "tests/conformance/conformance.h"
 
+#include "core/cpu/interpret/avx512.h"
+
 bool decode_bytes(bool is_64, const uint8_t *bytes, size_t size, struct decoded *d)
 {
     static ZydisDecoder decoder[2];
@@ -25,10 +27,12 @@ static void operand_text(const ZydisDecodedOperand *o, GString *text)
     switch (o->type) {
     case ZYDIS_OPERAND_TYPE_REGISTER:
         g_string_append_printf(text, "%s%u",
-                               ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_XMM   ? "xmm"
-                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_YMM ? "ymm"
-                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MMX ? "mm"
-                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_X87 ? "st"
+                               ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_XMM    ? "xmm"
+                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_YMM  ? "ymm"
+                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_ZMM  ? "zmm"
+                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MASK ? "k"
+                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MMX  ? "mm"
+                               : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_X87  ? "st"
                                : ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT
                                    ? ZydisRegisterGetString(o->reg.value)
                                    : "r",
@@ -47,10 +51,13 @@ static void operand_text(const ZydisDecodedOperand *o, GString *text)
 
 void form_key(const struct decoded *d, bool is_64, char *key, size_t size)
 {
-    static const char *const maps[] = {"", "0f", "0f38", "0f3a"};
+    static const char *const maps[8] = {"", "0f", "0f38", "0f3a", "map4", "map5", "map6", "map7"};
     g_autoptr(GString) text = g_string_new(ZydisMnemonicGetString(d->zydis.mnemonic));
     bool vex = d->zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+    bool evex = d->zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
     for (unsigned k = 0; k < d->zydis.operand_count_visible; k++) {
+        if (d->operands[k].encoding == ZYDIS_OPERAND_ENCODING_MASK)
+            continue; // with and without are one form
         g_string_append_c(text, k ? ',' : ' ');
         operand_text(&d->operands[k], text);
     }
@@ -58,7 +65,15 @@ void form_key(const struct decoded *d, bool is_64, char *key, size_t size)
     for (unsigned k = 0; k < d->zydis.operand_count; k++)
         if (d->operands[k].encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
             opcode &= 0xf8;
-    g_string_append_printf(text, " [%s%s.%02x", vex ? "vex." : "", maps[d->zydis.opcode_map & 3], opcode);
+    g_string_append_printf(text, " [%s%s.%02x",
+                           vex    ? "vex."
+                           : evex ? "evex."
+                                  : "",
+                           maps[d->zydis.opcode_map & 7], opcode);
+    if (evex)
+        g_string_append_printf(text, ".%u.w%u", d->zydis.avx.vector_length, d->zydis.raw.evex.W);
+    if (evex && d->zydis.raw.evex.b)
+        g_string_append(text, d->zydis.avx.broadcast.mode ? ".bcst" : d->zydis.avx.rounding.mode ? ".er" : ".sae");
     if (d->zydis.attributes & ZYDIS_ATTRIB_HAS_REP)
         g_string_append(text, ".rep");
     if (d->zydis.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
@@ -77,7 +92,12 @@ static size_t put_template(const struct form *f, uint8_t *b)
     for (unsigned k = 0; k < 2; k++)
         if (f->prefix[k])
             b[n++] = f->prefix[k];
-    if (f->is_vex) {
+    if (f->is_evex) {
+        b[n++] = 0x62;
+        b[n++] = 0xf0 | f->map;
+        b[n++] = (uint8_t)(f->rex_w << 7 | 0x7c | f->vex_pp);
+        b[n++] = (uint8_t)(f->vex_l << 5 | f->evex_b << 4 | 8 | f->evex_mask);
+    } else if (f->is_vex) {
         b[n++] = 0xc4;
         b[n++] = 0xe0 | f->map;
         b[n++] = (uint8_t)(f->rex_w << 7 | 0x78 | f->vex_l << 2 | f->vex_pp);
@@ -149,13 +169,17 @@ static bool try_form(struct form f, GHashTable *seen, GPtrArray *forms)
     f.has_modrm = d.zydis.attributes & ZYDIS_ATTRIB_HAS_MODRM;
     if (has_ignored_prefix(&d.zydis) || !in_table(&d))
         return f.has_modrm;
-    if (d.zydis.encoding != (f.is_vex ? ZYDIS_INSTRUCTION_ENCODING_VEX : ZYDIS_INSTRUCTION_ENCODING_LEGACY))
+    if (d.zydis.encoding != (f.is_evex  ? ZYDIS_INSTRUCTION_ENCODING_EVEX
+                             : f.is_vex ? ZYDIS_INSTRUCTION_ENCODING_VEX
+                                        : ZYDIS_INSTRUCTION_ENCODING_LEGACY))
         return f.has_modrm;
     form_key(&d, f.is_64, key, sizeof(key));
     if (g_hash_table_contains(seen, key))
         return f.has_modrm;
     f.key = g_strdup(key);
     f.mnemonic = (uint16_t)d.zydis.mnemonic;
+    f.is_avx512 = is_avx512(&d.zydis);
+    f.isa_set = (uint8_t)d.zydis.meta.isa_set;
     f.is_memory = f.has_modrm && d.zydis.raw.modrm.mod != 3;
     for (unsigned k = 0; k < d.zydis.operand_count; k++)
         f.is_vsib |= d.operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY && d.operands[k].mem.type == ZYDIS_MEMOP_TYPE_VSIB;
@@ -223,6 +247,32 @@ static void enumerate_vex(bool is_64, GHashTable *seen, GPtrArray *forms)
                            seen, forms);
 }
 
+// With an opmask first: where one is allowed, it need not be there.
+static void enumerate_evex(bool is_64, GHashTable *seen, GPtrArray *forms)
+{
+    static const uint8_t maps[] = {1, 2, 3, 5, 6};
+    for (unsigned selector = 0; selector < 128; selector++)
+        for (unsigned map = 0; map < G_N_ELEMENTS(maps); map++)
+            for (unsigned opcode = 0; opcode < 256; opcode++) {
+                struct form f = {.is_64 = is_64,
+                                 .is_evex = true,
+                                 .evex_mask = !(selector & 1),
+                                 .evex_b = selector >> 1 & 1,
+                                 .rex_w = selector >> 2 & 1,
+                                 .vex_l = selector >> 3 & 3,
+                                 .vex_pp = selector >> 5 & 3,
+                                 .map = maps[map],
+                                 .opcode = (uint8_t)opcode};
+                bool group = maps[map] == 1 && opcode >= 0x71 && opcode <= 0x73;
+                for (unsigned reg = 0; reg < (group ? 8u : 1u); reg++) {
+                    f.modrm = (uint8_t)(reg << 3 | 4);
+                    try_form(f, seen, forms);
+                    f.modrm = (uint8_t)(0xc0 | reg << 3 | 1);
+                    try_form(f, seen, forms);
+                }
+            }
+}
+
 static void form_free(void *p)
 {
     struct form *f = p;
@@ -237,6 +287,7 @@ GPtrArray *forms_enumerate(void)
     for (int is_64 = 1; is_64 >= 0; is_64--) {
         enumerate_legacy(is_64, seen, forms);
         enumerate_vex(is_64, seen, forms);
+        enumerate_evex(is_64, seen, forms);
     }
     return forms;
 }

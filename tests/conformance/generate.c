@@ -121,6 +121,46 @@ static void random_bytes(struct random *r, uint8_t *bytes, unsigned size)
     }
 }
 
+static uint64_t random_half(struct random *r)
+{
+    return (random_next(r) & 1) << 15 | (random_below(r, 3) ? 8 + random_below(r, 16) : random_next(r) & 31) << 10 |
+           (random_next(r) & 0x3ff);
+}
+
+// Also numbers of 16 bits and masks of all densities.
+static void random_avx512(struct random *r, struct avx512_state *s)
+{
+    for (unsigned k = 0; k < 8; k++) {
+        uint64_t x = random_next(r);
+        s->opmask[k] = chance(r, 6) ? ~0ull : chance(r, 8) ? 0 : chance(r, 3) ? x & random_next(r) & random_next(r) : x;
+    }
+    for (unsigned k = 0; k < 16; k++)
+        random_bytes(r, s->zmmh[k], 32);
+    for (unsigned k = 0; k < 16; k++)
+        random_bytes(r, s->zmm16[k], 64);
+}
+
+static void random_halves(struct random *r, struct state *s)
+{
+    for (unsigned n = 0; n < 32; n++)
+        for (unsigned piece = 0; piece < 4; piece++)
+            for (unsigned k = 0; k < 16; k += 2) {
+                uint64_t x = random_half(r);
+                memcpy(state_vector(s, n, piece) + k, &x, 2);
+            }
+}
+
+bool with_avx512;
+
+uint8_t *state_vector(struct state *s, unsigned number, unsigned piece)
+{
+    if (number >= 16)
+        return s->avx512.zmm16[number - 16] + 16 * piece;
+    return piece == 0   ? s->xsave + 160 + 16 * number
+           : piece == 1 ? s->xsave + 576 + 16 * number
+                        : s->avx512.zmmh[number] + 16 * (piece - 2);
+}
+
 static void random_state(struct random *r, bool is_64, struct state *s)
 {
     memset(s, 0, sizeof(*s));
@@ -160,6 +200,8 @@ static void random_state(struct random *r, bool is_64, struct state *s)
         random_bytes(r, s->xsave + 160 + 16 * k, 16);
         random_bytes(r, s->xsave + 576 + 16 * k, 16);
     }
+    if (with_avx512)
+        random_avx512(r, &s->avx512);
     uint64_t bv = 7;
     memcpy(s->xsave + 512, &bv, 8);
 }
@@ -180,18 +222,28 @@ static void put(struct encoding *e, uint64_t value, unsigned size)
 struct fields {
     unsigned reg, rm, vvvv, base, index, mod, scale;
     bool address32, no_base, no_index, rip_relative;
+    unsigned mask, zeroing;
 };
 
 static void put_opcode(const struct form *f, const struct fields *x, struct encoding *e, struct random *r)
 {
     bool rex_b = f->is_memory ? !x->no_base && !x->rip_relative && x->base > 7 : x->rm > 7, rex_r = x->reg > 7,
-         rex_x = f->is_memory && !x->no_index && x->index > 7;
+         rex_x = f->is_memory && !x->no_index && x->index >> 3 & 1;
     if (f->is_64 && x->address32)
         put(e, 0x67, 1);
     for (unsigned k = 0; k < 2; k++)
         if (f->prefix[k])
             put(e, f->prefix[k], 1);
-    if (f->is_vex) {
+    if (f->is_evex) {
+        bool high_x = f->is_memory ? rex_x : x->rm >> 4 & 1, v2 = f->is_vsib ? x->index >> 4 & 1 : x->vvvv >> 4 & 1;
+        put(e, 0x62, 1);
+        put(e,
+            (x->reg & 8 ? 0 : 0x80u) | (high_x ? 0 : 0x40u) | ((f->is_memory ? rex_b : x->rm & 8) ? 0 : 0x20u) |
+                (x->reg & 16 ? 0 : 0x10u) | f->map,
+            1);
+        put(e, (unsigned)f->rex_w << 7 | (~x->vvvv & 15) << 3 | 4 | f->vex_pp, 1);
+        put(e, x->zeroing << 7 | (unsigned)f->vex_l << 5 | (unsigned)f->evex_b << 4 | (v2 ? 0 : 8u) | x->mask, 1);
+    } else if (f->is_vex) {
         unsigned inverted = (rex_r ? 0 : 0x80u) | (rex_x ? 0 : 0x40u) | (rex_b ? 0 : 0x20u);
         bool short_form = f->map == 1 && !f->rex_w && !rex_x && !rex_b && chance(r, 2);
         if (short_form) {
@@ -245,12 +297,26 @@ static void encode(struct random *r, const struct form *f, struct encoding *e)
         x.reg = random_below(r, registers);
     if (f->rm_free)
         x.rm = random_below(r, registers);
-    x.vvvv = f->is_vex && chance(r, 8) == 0 ? random_below(r, registers) : 0;
+    x.vvvv = (f->is_vex || f->is_evex) && chance(r, 8) == 0 ? random_below(r, registers) : 0;
     x.base = random_below(r, registers);
     x.index = random_below(r, registers);
     x.mod = random_below(r, 3);
     x.scale = random_below(r, 4);
     x.address32 = chance(r, 24);
+    if (f->is_evex) {
+        registers = f->is_64 ? 32 : 8;
+        if (f->reg_free && chance(r, 2))
+            x.reg = random_below(r, registers);
+        if (f->rm_free && chance(r, 2))
+            x.rm = random_below(r, registers);
+        if (x.vvvv)
+            x.vvvv = random_below(r, registers);
+        if (f->is_vsib)
+            x.index = random_below(r, registers);
+        if (f->evex_mask && !chance(r, 4))
+            x.mask = random_below(r, 8);
+        x.zeroing = x.mask && chance(r, 2);
+    }
     unsigned kind = random_below(r, 8);
     x.no_index = !f->is_vsib && (kind < 4 || x.index == RSP);
     x.no_base = kind == 7 && !f->is_vsib;
@@ -285,7 +351,7 @@ static bool encode_form(struct random *r, const struct form *f, struct encoding 
 
 static uint64_t random_target(struct random *r, unsigned size, bool is_64)
 {
-    unsigned alignment = size >= 32 ? 32 : size >= 16 ? 16 : size >= 8 ? 8 : size ? size : 1;
+    unsigned alignment = size >= 64 ? 64 : size >= 32 ? 32 : size >= 16 ? 16 : size >= 8 ? 8 : size ? size : 1;
     if (size > 64)
         alignment = 64;
     uint64_t middle = DATA_BASE + 0x1000 + random_below(r, 0x1800);
@@ -321,10 +387,10 @@ static bool is_pc(ZydisRegister reg)
 // Vector index registers get small elements.
 static void place_vector_index(struct random *r, struct vector *v, const ZydisDecodedOperand *o)
 {
-    unsigned n = gpr_of(o->mem.index);
-    bool wide = strstr(v->form->key, "gatherq") != NULL;
-    for (unsigned half = 0; half < 2; half++) {
-        uint8_t *bytes = v->in.xsave + (half ? 576 : 160) + 16 * n;
+    unsigned n = (unsigned)ZydisRegisterGetId(o->mem.index);
+    bool wide = strstr(v->form->key, "gatherq") || strstr(v->form->key, "scatterq");
+    for (unsigned piece = 0; piece < 4; piece++) {
+        uint8_t *bytes = state_vector(&v->in, n, piece);
         for (unsigned k = 0; k < 16; k += wide ? 8 : 4) {
             int64_t x = (int64_t)random_below(r, 0x100) - 0x40;
             memcpy(bytes + k, &x, wide ? 8 : 4);
@@ -507,11 +573,12 @@ static void fix_special(struct random *r, struct vector *v, const struct decoded
         if (v->window[1].address + v->window[1].size > v->window[0].address &&
             v->window[1].address < v->window[0].address + v->window[0].size)
             v->window[1].size = 0; // else it may put components into the header that only the host has
-        v->in.gpr[RAX] = random_below(r, 8);
+        uint64_t high = with_avx512 ? XCR0_AVX512 : 0, all = 7 | high;
+        v->in.gpr[RAX] = random_below(r, 8) | (random_next(r) & high);
         v->in.gpr[RDX] = 0;
-        uint64_t bv = random_below(r, 8), compacted = 0;
+        uint64_t bv = random_below(r, 8) | (random_next(r) & high), compacted = 0;
         if (chance(r, 4))
-            compacted = 0x8000000000000000ull | (chance(r, 4) ? random_below(r, 8) : 7);
+            compacted = 0x8000000000000000ull | (chance(r, 4) ? random_next(r) & all : all);
         if (chance(r, 16))
             compacted |= 1ull << random_below(r, 3);
         poke(v, 0, 512, bv, 8);
@@ -553,6 +620,8 @@ static bool place_operands(struct random *r, struct vector *v, const struct deco
         if (is_stack)
             continue;
         uint64_t target = random_target(r, bytes, v->is_64);
+        if (v->form->evex_mask && chance(r, 4)) // a mask may hide what is not there, or not writable
+            target = (chance(r, 2) ? DATA_READONLY : DATA_BASE + DATA_ALL) - random_below(r, bytes + 1);
         if (strstr(v->form->key, "maskmov"))
             target = DATA_BASE + 0x1000 + random_below(r, 0x1800); // which of two bad pages faults first is not defined
         if (!solve_operand(r, v, d, o, target))
@@ -571,8 +640,9 @@ static void place_windows(struct random *r, struct vector *v, const struct decod
         uint64_t address = operand_address(v, d, o);
         bool vsib = o->mem.type == ZYDIS_MEMOP_TYPE_VSIB;
         unsigned size = vsib ? 1024 : o->size / 8 ? o->size / 8 : 1;
-        if (d->zydis.mnemonic >= ZYDIS_MNEMONIC_XRSTOR && size < 832 && strncmp(v->form->key, "x", 1) == 0)
-            size = 832;
+        unsigned area = with_avx512 ? 2688 : 832;
+        if (d->zydis.mnemonic >= ZYDIS_MNEMONIC_XRSTOR && size < area && strncmp(v->form->key, "x", 1) == 0)
+            size = area;
         if (first)
             window_set(v, 0, vsib ? address - 512 : address, size);
         first = false;
@@ -604,6 +674,8 @@ static bool generate_once(struct random *r, const struct form *f, struct vector 
     memcpy(v->bytes, e.bytes, v->length);
     v->window[0].size = v->window[1].size = 0;
     random_state(r, f->is_64, &v->in);
+    if (f->is_evex && f->map >= 5 && !chance(r, 4))
+        random_halves(r, &v->in);
     v->in.rip = CODE_BASE + 0x1000 + random_below(r, CODE_SIZE - 0x2000);
     if (chance(r, 32)) // across a page
         v->in.rip = CODE_BASE + 0x1000 * (1 + random_below(r, 14)) - random_below(r, v->length + 1u);

@@ -85,7 +85,7 @@ static void build_processor(struct vcpu *v)
     v->cr3 = PHYSICAL_PML4;
     v->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_OSXSAVE;
     v->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-    v->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+    v->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX | (with_avx512 ? XCR0_AVX512 : 0);
     v->gdtr = (struct table_register){.base = KERNEL_BASE + PHYSICAL_GDT, .limit = 0x7f};
     v->idtr = (struct table_register){.base = KERNEL_BASE + PHYSICAL_IDT, .limit = 0xfff};
     v->tr = (struct segment){.selector = 0x40, .base = KERNEL_BASE + PHYSICAL_TSS, .limit = 0x67, .attr = 0x8b};
@@ -113,6 +113,12 @@ static void load_state(struct vcpu *v, const struct vector *vector)
     v->seg[FS] = v->seg[GS] = (struct segment){.unusable = true};
     memcpy(&v->xsave, s->xsave, XSAVE_BYTES);
     v->xsave.xstate_bv = 7;
+    if (with_avx512) {
+        memcpy(v->avx512.opmask, s->avx512.opmask, sizeof v->avx512.opmask);
+        memcpy(v->avx512.zmmh, s->avx512.zmmh, sizeof v->avx512.zmmh);
+        memcpy(v->avx512.zmm16, s->avx512.zmm16, sizeof v->avx512.zmm16);
+        v->avx512.xstate_bv = XCR0_AVX512;
+    }
     if (v->engine->state_in)
         v->engine->state_in(v);
 }
@@ -140,6 +146,13 @@ static void save_state(struct guest *g, struct outcome *out)
     out->state.gpr[RSP] = frame[4];
     out->cr2 = v->cr2;
     memcpy(out->state.xsave, &v->xsave, XSAVE_BYTES);
+    memset(&out->state.avx512, 0, sizeof out->state.avx512);
+    if (v->avx512.xstate_bv & XCR0_OPMASK)
+        memcpy(out->state.avx512.opmask, v->avx512.opmask, sizeof v->avx512.opmask);
+    if (v->avx512.xstate_bv & XCR0_ZMMH)
+        memcpy(out->state.avx512.zmmh, v->avx512.zmmh, sizeof v->avx512.zmmh);
+    if (v->avx512.xstate_bv & XCR0_ZMM16)
+        memcpy(out->state.avx512.zmm16, v->avx512.zmm16, sizeof v->avx512.zmm16);
 }
 
 static void write_code(struct guest *g, uint64_t address, const uint8_t *bytes, unsigned size)

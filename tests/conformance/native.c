@@ -3,6 +3,7 @@
 // signal frame: the handler that ends one run puts back the harness, and the next run starts from a trap of its own.
 #include "tests/conformance/conformance.h"
 
+#include <cpuid.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ucontext.h>
@@ -15,11 +16,21 @@ static struct {
     struct outcome *out;
     bool running;
     gregset_t saved;
-    uint8_t saved_fpu[XSAVE_BYTES];
+    uint8_t saved_fpu[2688];
 } run;
 
 static const unsigned greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                      REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+// Where the host's signal frames have the AVX-512 components, in the standard format.
+static unsigned opmask_offset(void)
+{
+    static uint32_t offset;
+    uint32_t eax, ecx, edx;
+    if (!offset)
+        __get_cpuid_count(0xd, 5, &eax, &offset, &ecx, &edx);
+    return offset;
+}
 
 static void start(ucontext_t *uc)
 {
@@ -27,7 +38,7 @@ static void start(ucontext_t *uc)
     greg_t *g = uc->uc_mcontext.gregs;
 
     memcpy(run.saved, g, sizeof(run.saved));
-    memcpy(run.saved_fpu, uc->uc_mcontext.fpregs, XSAVE_BYTES);
+    memcpy(run.saved_fpu, uc->uc_mcontext.fpregs, with_avx512 ? sizeof run.saved_fpu : XSAVE_BYTES);
     for (unsigned k = 0; k < 16; k++)
         g[greg_of[k]] = (greg_t)v->in.gpr[k];
     g[REG_RIP] = (greg_t)v->in.rip;
@@ -38,10 +49,23 @@ static void start(ucontext_t *uc)
     memcpy(fpu, v->in.xsave, 416); // what follows is the kernel's description of the frame
     uint64_t bv;
     memcpy(&bv, fpu + 512, 8);
-    bv |= 7;
+    bv |= 7 | (with_avx512 ? XCR0_AVX512 : 0);
     memcpy(fpu + 512, &bv, 8);
     memcpy(fpu + 576, v->in.xsave + 576, 256);
+    if (with_avx512)
+        memcpy(fpu + opmask_offset(), &v->in.avx512, sizeof v->in.avx512);
     run.running = true;
+}
+
+static void avx512_out(struct avx512_state *s, const uint8_t *fpu, uint64_t bv)
+{
+    memset(s, 0, sizeof *s);
+    if (bv & XCR0_OPMASK)
+        memcpy(s->opmask, fpu, sizeof s->opmask);
+    if (bv & XCR0_ZMMH)
+        memcpy(s->zmmh, fpu + offsetof(struct avx512_state, zmmh), sizeof s->zmmh);
+    if (bv & XCR0_ZMM16)
+        memcpy(s->zmm16, fpu + offsetof(struct avx512_state, zmm16), sizeof s->zmm16);
 }
 
 static void finish(ucontext_t *uc, int sig)
@@ -68,6 +92,8 @@ static void finish(ucontext_t *uc, int sig)
         memset(out->state.xsave + 160, 0, 256);
     if (bv & XCR0_AVX)
         memcpy(out->state.xsave + 576, fpu + 576, 256);
+    if (with_avx512)
+        avx512_out(&out->state.avx512, fpu + opmask_offset(), bv);
     out->exception = (int)g[REG_TRAPNO];
     out->error_code = (uint32_t)g[REG_ERR];
     out->cr2 = (uint64_t)g[REG_CR2];
@@ -79,6 +105,9 @@ static void finish(ucontext_t *uc, int sig)
     saved_bv |= bv;
     memcpy((uint8_t *)uc->uc_mcontext.fpregs + 512, &saved_bv, 8);
     memcpy((uint8_t *)uc->uc_mcontext.fpregs + 576, run.saved_fpu + 576, 256);
+    if (with_avx512)
+        memcpy((uint8_t *)uc->uc_mcontext.fpregs + opmask_offset(), run.saved_fpu + opmask_offset(),
+               sizeof(struct avx512_state));
     run.running = false;
 }
 

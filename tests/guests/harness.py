@@ -52,6 +52,8 @@ class Guest:
             command += ["--serial", serial]
         if "GUEST_CPUS" in os.environ and "--cpus" not in arguments:
             command += ["--cpus", os.environ["GUEST_CPUS"]]
+        if "GUEST_CPU" in os.environ and "--cpu" not in arguments:
+            command += ["--cpu", os.environ["GUEST_CPU"]]
         self.run(command + [str(a) for a in arguments])
 
     def run(self, command):

@@ -25,6 +25,7 @@
 #define KEY_AVX       BIT(12) // OSXSAVE and XCR0 allow it
 #define KEY_OSXSAVE   BIT(13)
 #define KEY_USER      BIT(14) // CPL 3: what the kernel may run, a program may not
+#define KEY_AVX512    BIT(15) // XCR0 allows that too
 
 #define BLOCK_INSNS 64
 #define PAGE_CHAINS 1

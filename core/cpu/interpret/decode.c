@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // From bytes to struct insn: Zydis decodes, the instruction table gives the handler.
+#include "core/cpu/interpret/avx512.h"
 #include "core/cpu/interpret/cache.h"
 #include "core/cpu/model.h"
 
@@ -69,11 +70,14 @@ static const uint8_t baseline[] = {
     ZYDIS_ISA_SET_I386,         ZYDIS_ISA_SET_I486,    ZYDIS_ISA_SET_I486REAL,      ZYDIS_ISA_SET_PENTIUMREAL,
     ZYDIS_ISA_SET_PPRO,         ZYDIS_ISA_SET_FAT_NOP, ZYDIS_ISA_SET_PAUSE,         ZYDIS_ISA_SET_LAHF,
     ZYDIS_ISA_SET_PREFETCH_NOP, ZYDIS_ISA_SET_RDPMC,   ZYDIS_ISA_SET_SSE_PREFETCH,  ZYDIS_ISA_SET_AMD,
-    ZYDIS_ISA_SET_PREFETCHWT1,
+    ZYDIS_ISA_SET_PREFETCHWT1,  ZYDIS_ISA_SET_MOVDIR,
 };
 
-static bool isa_exists(const struct vcpu *v, ZydisISASet isa_set)
+static bool isa_exists(const struct vcpu *v, const ZydisDecodedInstruction *z)
 {
+    ZydisISASet isa_set = z->meta.isa_set;
+    if (is_avx512(z))
+        return avx512_shown(v->set->model, isa_set);
     for (unsigned i = 0; i < G_N_ELEMENTS(isa_features); i++)
         if (isa_features[i].isa_set == isa_set)
             return cpu_has(v->set->model, (enum cpu_feature)isa_features[i].feature);
@@ -84,10 +88,16 @@ static bool isa_exists(const struct vcpu *v, ZydisISASet isa_set)
 }
 
 // SSE4.2's POPCNT and CRC32 have sets of their own; prefetches and MONITOR depend on more than the set.
-static bool mnemonic_exists(const struct vcpu *v, ZydisMnemonic mnemonic)
+static bool mnemonic_exists(const struct vcpu *v, const ZydisDecodedInstruction *z)
 {
     const struct cpu_model *m = v->set->model;
-    switch (mnemonic) {
+    if (is_avx512(z))
+        return true;
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_MOVDIRI:
+        return cpu_has(m, FEATURE_MOVDIRI);
+    case ZYDIS_MNEMONIC_MOVDIR64B:
+        return cpu_has(m, FEATURE_MOVDIR64B);
     case ZYDIS_MNEMONIC_VAESENC:
     case ZYDIS_MNEMONIC_VAESENCLAST:
     case ZYDIS_MNEMONIC_VAESDEC:
@@ -134,6 +144,8 @@ static insn_handler *gate_closed(uint32_t key, const struct decoded *d, const st
         return em || !(key & KEY_OSFXSR) ? insn_undefined : ts ? insn_no_math : NULL;
     case GATE_AVX:
         return !(key & KEY_AVX) ? insn_undefined : ts ? insn_no_math : NULL;
+    case GATE_AVX512:
+        return !(key & KEY_AVX512) ? insn_undefined : ts ? insn_no_math : NULL;
     case GATE_XSAVE:
         return !(key & KEY_OSXSAVE) ? insn_undefined : ts ? insn_no_math : NULL;
     default:
@@ -351,7 +363,7 @@ static const ZydisDecoder *decoder_for(const struct interpreter *n, uint32_t key
 static insn_handler *choose_handler(struct vcpu *v, uint32_t key, const struct decoded *d, struct insn *i)
 {
     const struct insn_row *row = i->row;
-    if (!row || !isa_exists(v, d->zydis.meta.isa_set) || !mnemonic_exists(v, d->zydis.mnemonic))
+    if (!row || !isa_exists(v, &d->zydis) || !mnemonic_exists(v, &d->zydis))
         return insn_undefined;
     insn_handler *closed = gate_closed(key, d, row);
     if (closed)

@@ -273,7 +273,7 @@ enum insn_class {
 // What must be switched on in CR0, CR4 and XCR0, checked when the block is decoded: #UD or #NM in place of the handler.
 // GATE_VECTOR: as GATE_MMX when an operand is an MMX register, else as GATE_SSE. Pending x87 exceptions are the
 // handlers'.
-enum insn_gate { GATE_NONE, GATE_X87, GATE_WAIT, GATE_MMX, GATE_SSE, GATE_AVX, GATE_XSAVE, GATE_VECTOR };
+enum insn_gate { GATE_NONE, GATE_X87, GATE_WAIT, GATE_MMX, GATE_SSE, GATE_AVX, GATE_AVX512, GATE_XSAVE, GATE_VECTOR };
 
 // What the decoder knows, for insn_bind.
 struct decoded {
@@ -319,6 +319,7 @@ extern const struct insn_row interpret_rows_fma[];
 extern const struct insn_row interpret_rows_avx[];    // masked moves, gathers
 extern const struct insn_row interpret_rows_crypto[]; // AES, GFNI, PCLMULQDQ, CRC32
 extern const struct insn_row interpret_rows_sha[];
+extern const struct insn_row interpret_row_avx512; // of all mnemonics with an EVEX form or opmask registers
 extern const struct insn_row *const interpret_slices[];
 // Makes I sensitive though its row is not (some forms of MOV, PUSH, JMP): for insn_bind functions, `return` its value.
 insn_handler *insn_make_sensitive(struct insn *i, insn_handler *handler);
@@ -327,6 +328,9 @@ bool interpret_push(struct vcpu *v, const struct insn *i, uint64_t value, unsign
 bool interpret_pop(struct vcpu *v, const struct insn *i, uint64_t *value, unsigned size);
 // The row for D, or NULL.
 const struct insn_row *interpret_row(const struct decoded *d);
+
+// XINUSE: the state components that are not in their initial state. (SDM vol. 1, 13.6)
+uint64_t vector_in_use(const struct vcpu *v);
 
 // ---- The interpreter of one vCPU ----------------------------------------------------------------------------------
 

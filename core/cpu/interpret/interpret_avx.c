@@ -4,7 +4,10 @@
 
 static const struct insn *run_vzeroupper(struct vcpu *v, const struct insn *i)
 {
-    memset(v->xsave.ymmh, 0, sizeof(v->xsave.ymmh[0]) * (i->code_size == 8 ? 16 : 8));
+    unsigned count = i->code_size == 8 ? 16 : 8;
+    memset(v->xsave.ymmh, 0, sizeof(v->xsave.ymmh[0]) * count);
+    if (v->avx512.xstate_bv & XCR0_ZMMH)
+        memset(v->avx512.zmmh, 0, sizeof(v->avx512.zmmh[0]) * count);
     return i + 1;
 }
 

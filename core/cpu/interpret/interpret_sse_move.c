@@ -374,6 +374,32 @@ static const struct insn *run_movnti(struct vcpu *v, const struct insn *i)
     return insn_store(v, i, &v->gpr[i->reg & 15], i->vex_w ? 8 : 4) ? i + 1 : NULL;
 }
 
+// The store is one of 64 bytes at once: no other processor sees a part of it.
+static bool store_at_once(struct vcpu *v, uint64_t linear, const uint8_t data[64])
+{
+    bool exclusive = v->set->count > 1 && linear_host_write(v, linear, 64);
+    if (exclusive)
+        vcpu_exclusive_begin(v);
+    bool good = linear_store(v, linear, data, 64);
+    if (exclusive)
+        vcpu_exclusive_end(v);
+    return good;
+}
+
+static const struct insn *run_movdir64b(struct vcpu *v, const struct insn *i)
+{
+    uint8_t data[64];
+    uint64_t offset = v->gpr[i->reg & 15], linear;
+    offset = i->address_size == 8 ? offset : i->address_size == 4 ? (uint32_t)offset : (uint16_t)offset;
+    if (!segment_linear(v, i, ES, offset, 64, ACCESS_WRITE, &linear))
+        return NULL;
+    if (!insn_load(v, i, data, 64))
+        return NULL;
+    if (linear & 63 || (i->code_size == 8 && !vcpu_canonical(linear)))
+        return insn_fault(v, EXCEPTION_GP, 0);
+    return store_at_once(v, linear, data) ? i + 1 : NULL;
+}
+
 #define MOVE(name, bind_function)                                                                                      \
     {.mnemonic = ZYDIS_MNEMONIC_##name, .class = CLASS_PLAIN, .gate = GATE_SSE, .bind = bind_function},                \
     {                                                                                                                  \
@@ -445,5 +471,7 @@ const struct insn_row interpret_rows_move[] = {
     {.mnemonic = ZYDIS_MNEMONIC_MASKMOVDQU, .class = CLASS_MEMORY, .gate = GATE_SSE, .reg = run_maskmovdqu},
     {.mnemonic = ZYDIS_MNEMONIC_VMASKMOVDQU, .class = CLASS_MEMORY, .gate = GATE_AVX, .reg = run_maskmovdqu},
     {.mnemonic = ZYDIS_MNEMONIC_MOVNTI, .class = CLASS_PLAIN, .gate = GATE_NONE, .mem = run_movnti},
+    {.mnemonic = ZYDIS_MNEMONIC_MOVDIRI, .class = CLASS_PLAIN, .gate = GATE_NONE, .mem = run_movnti},
+    {.mnemonic = ZYDIS_MNEMONIC_MOVDIR64B, .class = CLASS_MEMORY, .gate = GATE_NONE, .mem = run_movdir64b},
     VECTOR_END,
 };

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// MXCSR, FXSAVE and the XSAVE family for the components x87, SSE and AVX (SDM vol. 1, 10.5 and chapter 13).
+// MXCSR, FXSAVE and the XSAVE family for the components x87, SSE, AVX and AVX-512 (SDM vol. 1, 10.5 and chapter 13).
+#include "core/cpu/interpret/avx512.h"
 #include "core/cpu/interpret/vector.h"
 #include "core/cpu/interpret/x87.h"
+#include "core/cpu/model.h"
 
 #define MXCSR_MASK    0xffffu
 #define MXCSR_DEFAULT 0x1f80u
 #define COMPACTED     BIT(63)
-#define AVX_OFFSET    576u
+#define EXTENDED      576u // where the components beyond x87 and SSE begin
 #define LEGACY_HEADER 160u // before the XMM registers
 
 static bool byte_writable(struct vcpu *v, uint64_t linear)
@@ -178,17 +180,63 @@ static bool all_zero(const void *data, size_t size)
     return !any;
 }
 
-// XINUSE: components that are not in their initial state.
-static uint64_t in_use(const struct vcpu *v)
+// Components beyond SSE: their bytes here, and how many of them an instruction of this code size sees, which outside
+// 64-bit mode knows eight registers only.
+struct component {
+    void *bytes;
+    uint32_t size, visible;
+};
+
+static struct component component_of(struct vcpu *v, const struct insn *i, unsigned number)
 {
+    bool all = i->code_size == 8;
+    switch (BIT(number)) {
+    case XCR0_AVX:
+        return (struct component){v->xsave.ymmh, 256, all ? 256 : 128};
+    case XCR0_OPMASK:
+        return (struct component){v->avx512.opmask, 64, 64};
+    case XCR0_ZMMH:
+        return (struct component){v->avx512.zmmh, 512, all ? 512 : 256};
+    default:
+        return (struct component){v->avx512.zmm16, 1024, all ? 1024 : 0};
+    }
+}
+#define COMPONENTS_FIRST 2u
+#define COMPONENTS_END   8u
+
+// Where component NUMBER lies in an area; FORMAT: XCOMP_BV, 0 for the standard format.
+static uint32_t component_offset(const struct vcpu *v, unsigned number, uint64_t format)
+{
+    return format & COMPACTED ? xsave_compacted_size(v->set->model, format & (BIT(number) - 1))
+                              : xsave_component(v->set->model, number).offset;
+}
+
+// Bytes up to the end of the last one of these components.
+static uint32_t area_size(const struct vcpu *v, uint64_t components, uint64_t format)
+{
+    uint32_t size = EXTENDED;
+    for (unsigned n = COMPONENTS_FIRST; n < COMPONENTS_END; n++)
+        if (components & BIT(n))
+            size = MAX(size, component_offset(v, n, format) + xsave_component(v->set->model, n).size);
+    return size;
+}
+
+// XINUSE: components that are not in their initial state.
+uint64_t vector_in_use(const struct vcpu *v)
+{
+    uint64_t avx512 = v->avx512.xstate_bv;
     return (x87_in_use(v) ? XCR0_X87 : 0) | (all_zero(v->xsave.xmm, sizeof(v->xsave.xmm)) ? 0 : XCR0_SSE) |
-           (all_zero(v->xsave.ymmh, sizeof(v->xsave.ymmh)) ? 0 : XCR0_AVX);
+           (all_zero(v->xsave.ymmh, sizeof(v->xsave.ymmh)) ? 0 : XCR0_AVX) |
+           (avx512 & XCR0_OPMASK && !all_zero(v->avx512.opmask, sizeof(v->avx512.opmask)) ? XCR0_OPMASK : 0) |
+           (avx512 & XCR0_ZMMH && !all_zero(v->avx512.zmmh, sizeof(v->avx512.zmmh)) ? XCR0_ZMMH : 0) |
+           (avx512 & XCR0_ZMM16 && !all_zero(v->avx512.zmm16, sizeof(v->avx512.zmm16)) ? XCR0_ZMM16 : 0);
 }
 
 // Bit 0 of the kind: only components in use are written; bit 1: compacted format.
 enum save_kind { SAVE_PLAIN = 0, SAVE_OPTIMIZED = 1, SAVE_COMPACTED = 3 };
 
-static bool store_components(struct vcpu *v, const struct insn *i, uint64_t linear, uint64_t which, bool mxcsr)
+static bool store_components(struct vcpu *v, const struct insn *i, uint64_t linear, uint64_t which, bool mxcsr,
+                             uint64_t format)
 {
     struct xsave_area image;
     memcpy(&image, &v->xsave, LEGACY_HEADER);
@@ -203,13 +251,22 @@ static bool store_components(struct vcpu *v, const struct insn *i, uint64_t line
         return false;
     if (which & XCR0_SSE && !area_store(v, linear + LEGACY_HEADER, v->xsave.xmm, xmm_bytes(i)))
         return false;
-    return !(which & XCR0_AVX) || area_store(v, linear + AVX_OFFSET, v->xsave.ymmh, xmm_bytes(i));
+    avx512_use(v, which & XCR0_AVX512);
+    for (unsigned n = COMPONENTS_FIRST; n < COMPONENTS_END; n++) {
+        struct component part = component_of(v, i, n);
+        if (which & BIT(n) && !area_store(v, linear + component_offset(v, n, format), part.bytes, part.visible))
+            return false;
+    }
+    return true;
 }
 
 static const struct insn *save(struct vcpu *v, const struct insn *i, enum save_kind kind)
 {
-    uint64_t linear, mask = requested(v), used = in_use(v), header[2] = {0};
-    unsigned size = mask & XCR0_AVX ? AVX_OFFSET + 256 : AVX_OFFSET;
+    uint64_t linear, mask = requested(v), used = vector_in_use(v), header[2] = {0};
+    uint64_t format = kind == SAVE_COMPACTED ? mask | COMPACTED : 0;
+    unsigned size = area_size(v, mask, format);
+    if (i->code_size != 8)
+        used &= ~(uint64_t)XCR0_ZMM16;
 
     if (!insn_linear(v, i, size, ACCESS_WRITE, &linear))
         return NULL;
@@ -221,7 +278,7 @@ static const struct insn *save(struct vcpu *v, const struct insn *i, enum save_k
         if (v->xsave.mxcsr != MXCSR_DEFAULT)
             used |= XCR0_SSE;
         header[0] = mask & used;
-        header[1] = mask | COMPACTED;
+        header[1] = format;
     } else {
         if (!area_load(v, linear + 512, header, 8))
             return NULL;
@@ -229,7 +286,7 @@ static const struct insn *save(struct vcpu *v, const struct insn *i, enum save_k
     }
     uint64_t which = kind & SAVE_OPTIMIZED ? mask & used : mask;
     bool mxcsr = kind == SAVE_COMPACTED ? which & XCR0_SSE : mask & (XCR0_SSE | XCR0_AVX);
-    if (!store_components(v, i, linear, which, mxcsr))
+    if (!store_components(v, i, linear, which, mxcsr, format))
         return NULL;
     return area_store(v, linear + 512, header, kind == SAVE_COMPACTED ? 16 : 8) ? i + 1 : NULL;
 }
@@ -264,38 +321,59 @@ static bool header_valid(const struct vcpu *v, const uint64_t header[8], bool mu
     return !must_be_compacted && !header[1] && !(header[0] & ~v->xcr0);
 }
 
-static void restore_components(struct vcpu *v, const struct insn *i, const struct xsave_area *image, uint64_t mask,
-                               uint64_t present)
+// IMAGE: the area as it lies in memory.
+static void restore_extended(struct vcpu *v, const struct insn *i, const uint8_t *image, uint64_t mask,
+                             const uint64_t header[2])
 {
-    if (mask & present & XCR0_X87)
+    for (unsigned n = COMPONENTS_FIRST; n < COMPONENTS_END; n++) {
+        struct component part = component_of(v, i, n);
+        uint64_t avx512 = BIT(n) & XCR0_AVX512;
+        if (!(mask & BIT(n)))
+            continue;
+        if (header[0] & BIT(n)) {
+            avx512_use(v, avx512);
+            memcpy(part.bytes, image + component_offset(v, n, header[1]), part.visible);
+        } else if (part.visible == part.size && avx512) {
+            v->avx512.xstate_bv &= ~avx512;
+        } else {
+            memset(part.bytes, 0, part.visible);
+        }
+    }
+}
+
+static void restore_components(struct vcpu *v, const struct insn *i, const struct xsave_area *image, uint64_t mask,
+                               const uint64_t header[2])
+{
+    if (mask & header[0] & XCR0_X87)
         x87_restore(v, i, image);
     else if (mask & XCR0_X87)
         x87_reset(v);
     unsigned bytes = xmm_bytes(i);
-    if (mask & present & XCR0_SSE)
+    if (mask & header[0] & XCR0_SSE)
         memcpy(v->xsave.xmm, image->xmm, bytes);
     else if (mask & XCR0_SSE)
         memset(v->xsave.xmm, 0, bytes);
-    if (mask & present & XCR0_AVX)
-        memcpy(v->xsave.ymmh, image->ymmh, bytes);
-    else if (mask & XCR0_AVX)
-        memset(v->xsave.ymmh, 0, bytes);
+    restore_extended(v, i, (const uint8_t *)image, mask, header);
 }
 
 static const struct insn *restore(struct vcpu *v, const struct insn *i, bool must_be_compacted)
 {
     uint64_t linear, mask = requested(v);
     struct xsave_area image;
-    unsigned size = mask & XCR0_AVX ? AVX_OFFSET + 256 : AVX_OFFSET;
 
-    if (!insn_linear(v, i, size, ACCESS_READ, &linear))
+    if (!insn_linear(v, i, EXTENDED, ACCESS_READ, &linear))
         return NULL;
     if (linear & 63)
         return misaligned(v, linear);
     uint64_t header[8]; // its second word is what the processor looks at first
-    if (!linear_load(v, linear + 520, header, 8) || !area_load(v, linear, &image, size))
+    if (!linear_load(v, linear + 520, header, 8) || !area_load(v, linear + 512, header, sizeof header))
         return NULL;
-    memcpy(header, (const uint8_t *)&image + offsetof(struct xsave_area, xstate_bv), sizeof(header));
+    // What a header that is not valid says of the size does not matter.
+    uint64_t known = v->xcr0, format = header[1] & COMPACTED ? header[1] & (known | COMPACTED) : 0;
+    uint64_t inside = header[1] & COMPACTED ? mask & format : mask;
+    unsigned size = area_size(v, (inside & XCR0_AVX) | (inside & header[0] & XCR0_AVX512), format);
+    if (!insn_linear(v, i, size, ACCESS_READ, &linear) || !area_load(v, linear, &image, size))
+        return NULL;
     if (!header_valid(v, header, must_be_compacted))
         return insn_fault(v, EXCEPTION_GP, 0);
 
@@ -307,11 +385,11 @@ static const struct insn *restore(struct vcpu *v, const struct insn *i, bool mus
         mxcsr = image.mxcsr;
     if (mxcsr & ~MXCSR_MASK) { // found out about after part of a compacted image was loaded
         if (compacted)
-            restore_components(v, i, &image, header[0] & XCR0_AVX ? mask & ~(uint64_t)XCR0_AVX : mask, header[0]);
+            restore_components(v, i, &image, mask & ~(header[0] & ~(uint64_t)(XCR0_X87 | XCR0_SSE)), header);
         return insn_fault(v, EXCEPTION_GP, 0);
     }
     v->xsave.mxcsr = mxcsr;
-    restore_components(v, i, &image, mask, header[0]);
+    restore_components(v, i, &image, mask, header);
     return i + 1;
 }
 

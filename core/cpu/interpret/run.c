@@ -36,7 +36,7 @@ uint32_t mode_key(const struct vcpu *v)
     if (v->cr4 & CR4_OSXSAVE) {
         key |= KEY_OSXSAVE;
         if ((v->xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX))
-            key |= KEY_AVX;
+            key |= KEY_AVX | ((v->xcr0 & XCR0_AVX512) == XCR0_AVX512 ? KEY_AVX512 : 0);
     }
     if (v->efer & EFER_LMA)
         key |= KEY_LONG;

@@ -343,7 +343,7 @@ static const struct insn *xgetbv(struct vcpu *v, const struct insn *i)
     if (!(v->cr4 & CR4_OSXSAVE))
         return insn_fault(v, EXCEPTION_UD, -1);
     if (index == 1 && cpu_has(v->set->model, FEATURE_XGETBV1))
-        set_edx_eax(v, v->xsave.xstate_bv & v->xcr0);
+        set_edx_eax(v, vector_in_use(v) & v->xcr0);
     else if (index == 0)
         set_edx_eax(v, v->xcr0);
     else

@@ -1,19 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The instruction table: all slices, and the search by mnemonic.
+#include "core/cpu/interpret/avx512.h"
 #include "core/cpu/interpret/interpret.h"
 
 const struct insn_row *const interpret_slices[] = {
-    interpret_rows_integer,     interpret_rows_shift,
-    interpret_rows_bits,        interpret_rows_string,
-    interpret_rows_flow,        interpret_rows_transfer,
-    interpret_rows_io,          interpret_rows_system,
-    interpret_rows_x87,         interpret_rows_x87_function,
-    interpret_rows_x87_control, interpret_rows_state,
-    interpret_rows_mmx,         interpret_rows_vector,
-    interpret_rows_shuffle,     interpret_rows_move,
-    interpret_rows_text,        interpret_rows_float,
-    interpret_rows_fma,         interpret_rows_avx,
-    interpret_rows_crypto,      interpret_rows_sha,
+    interpret_rows_integer,
+    interpret_rows_shift,
+    interpret_rows_bits,
+    interpret_rows_string,
+    interpret_rows_flow,
+    interpret_rows_transfer,
+    interpret_rows_io,
+    interpret_rows_system,
+    interpret_rows_x87,
+    interpret_rows_x87_function,
+    interpret_rows_x87_control,
+    interpret_rows_state,
+    interpret_rows_mmx,
+    interpret_rows_vector,
+    interpret_rows_shuffle,
+    interpret_rows_move,
+    interpret_rows_text,
+    interpret_rows_float,
+    interpret_rows_fma,
+    interpret_rows_avx,
+    interpret_rows_crypto,
+    interpret_rows_sha,
     NULL,
 };
 
@@ -40,6 +52,8 @@ const struct insn_row *interpret_row(const struct decoded *d)
         fill();
         g_once_init_leave(&filled, 1);
     }
+    if (is_avx512(&d->zydis))
+        return &interpret_row_avx512;
     for (unsigned k = 0; k < ROWS_MAX; k++) {
         const struct insn_row *row = by_mnemonic[d->zydis.mnemonic][k];
         if (!row)

@@ -88,6 +88,8 @@ static inline void vex_write(struct vcpu *v, unsigned n, const union vector *x, 
         memcpy(&v->xsave.ymmh[n & 15], x->u8 + 16, 16);
     else
         memset(&v->xsave.ymmh[n & 15], 0, 16);
+    if (v->avx512.xstate_bv & XCR0_ZMMH)
+        memset(v->avx512.zmmh[n & 15], 0, sizeof(v->avx512.zmmh[0]));
 }
 // By the instruction's own encoding.
 static inline void vector_read(const struct vcpu *v, const struct insn *i, unsigned n, union vector *x)

@@ -298,6 +298,7 @@ static void kvm_report_writes(struct cpu_set *set)
 
 const struct engine engine_kvm = {
     .name = "kvm",
+    .native = true,
     .probe = kvm_works_at_speed,
     .obeys = true,
     .set_init = kvm_set_init,

@@ -7,6 +7,7 @@
 #include "core/cpu/interpret/interpret.h"
 #include "core/cpu/kvm/kvm.h"
 #include "core/cpu/lapic.h"
+#include "core/cpu/model.h"
 
 // kvm_regs names the general registers in an order of its own.
 static const uint8_t gpr_order[16] = {RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15};
@@ -249,6 +250,36 @@ static bool activity_get(struct kvm_cpu *c)
     return true;
 }
 
+// The kernel has AVX-512 state in the host's standard layout, which is also the guest's.
+static void *avx512_component(struct vcpu *v, unsigned n)
+{
+    return n == 5 ? (void *)v->avx512.opmask : n == 6 ? (void *)v->avx512.zmmh : (void *)v->avx512.zmm16;
+}
+
+static void avx512_put(struct vcpu *v)
+{
+    v->xsave.xstate_bv &= ~(uint64_t)XCR0_AVX512;
+    for (unsigned n = 5; n < 8; n++) {
+        struct xsave_component place = xsave_component(v->set->model, n);
+        if (!place.size || !(v->avx512.xstate_bv & BIT(n)))
+            continue;
+        memcpy((uint8_t *)&v->xsave + place.offset, avx512_component(v, n), place.size);
+        v->xsave.xstate_bv |= BIT(n);
+    }
+}
+
+static void avx512_get(struct vcpu *v)
+{
+    v->avx512.xstate_bv = 0;
+    for (unsigned n = 5; n < 8; n++) {
+        struct xsave_component place = xsave_component(v->set->model, n);
+        if (!place.size || !(v->xsave.xstate_bv & BIT(n)))
+            continue;
+        memcpy(avx512_component(v, n), (const uint8_t *)&v->xsave + place.offset, place.size);
+        v->avx512.xstate_bv |= BIT(n);
+    }
+}
+
 bool kvm_state_put(struct kvm_cpu *c)
 {
     struct vcpu *v = c->vcpu;
@@ -263,6 +294,7 @@ bool kvm_state_put(struct kvm_cpu *c)
                                 .nmi.masked = v->nmi_blocked,
                                 .flags = KVM_VCPUEVENT_VALID_SHADOW};
     v->xsave.xstate_bv |= XCR0_X87 | XCR0_SSE | (v->xcr0 & XCR0_AVX);
+    avx512_put(v);
     bool ok = sregs_put(c) && ioctl(c->fd, KVM_SET_REGS, &r) == 0;
     xcr_put(c, m);
     ok = ok && ioctl(c->fd, KVM_SET_XSAVE, &v->xsave) == 0 && ioctl(c->fd, KVM_SET_DEBUGREGS, &d) == 0 &&
@@ -300,6 +332,7 @@ bool kvm_state_get(struct kvm_cpu *c)
         v->gpr[gpr_order[n]] = (&r.rax)[n];
     v->rip = r.rip;
     v->rflags = r.rflags | FLAG_1;
+    avx512_get(v);
     for (unsigned n = 0; n < 4; n++)
         v->dr[n] = d.db[n];
     v->dr6 = d.dr6;
@@ -323,12 +356,18 @@ struct cpuid_buffer {
 // The guest sees what the model says, less what this kernel cannot do.
 static void cpuid_filter(const struct cpuid_buffer *supported, struct kvm_cpuid_entry2 *e)
 {
-    if (e->function != 1 && e->function != 7 && e->function != 0x80000001)
+    if (e->function != 1 && e->function != 7 && e->function != 0xd && e->function != 0x80000001)
         return;
     for (unsigned n = 0; n < supported->head.nent; n++) {
         const struct kvm_cpuid_entry2 *s = &supported->entries[n];
         if (s->function != e->function || s->index != e->index)
             continue;
+        if (e->function == 0xd) {
+            e->eax &= e->index == 0 ? s->eax : UINT32_MAX;
+            continue;
+        }
+        if (e->function == 7 && e->index == 1)
+            e->eax &= s->eax;
         uint32_t keep = e->function == 1 ? BIT(27) | BIT(21) | BIT(24) | BIT(31) : 0; // OSXSAVE, x2APIC, deadline: ours
         e->ecx &= s->ecx | keep;
         e->edx &= s->edx | (e->function == 1 ? BIT(9) : 0);

@@ -3,6 +3,7 @@
 // stubs (slow paths, links) behind it.
 #include <Zydis/Zydis.h>
 
+#include "core/cpu/interpret/avx512.h"
 #include "core/cpu/model.h"
 #include "core/cpu/translate/compile.h"
 #include "core/cpu/translate/system.h"
@@ -42,9 +43,15 @@ static bool ends_trace(const struct trace_insn *i)
     }
 }
 
-// Extensions that the guest's CPU model may hide: the interpreter raises #UD then.
-static bool hidden(const struct compiler *c, const struct fact *f)
+static bool needs_avx512(const struct trace_insn *i)
 {
+    return i->insn.encoding == ENCODING_EVEX || i->fact.isa == ZYDIS_ISA_EXT_AVX512VEX;
+}
+
+// Extensions that the guest's CPU model may hide: the interpreter raises #UD then.
+static bool hidden(const struct compiler *c, const struct trace_insn *i)
+{
+    const struct fact *f = &i->fact;
     static const struct {
         uint8_t isa;
         uint16_t feature;
@@ -55,8 +62,10 @@ static bool hidden(const struct compiler *c, const struct fact *f)
         {ZYDIS_ISA_EXT_RDRAND, FEATURE_RDRAND},     {ZYDIS_ISA_EXT_RDSEED, FEATURE_RDSEED},
         {ZYDIS_ISA_EXT_SHA, FEATURE_SHA},           {ZYDIS_ISA_EXT_GFNI, FEATURE_GFNI},
         {ZYDIS_ISA_EXT_VAES, FEATURE_VAES},         {ZYDIS_ISA_EXT_VPCLMULQDQ, FEATURE_VPCLMULQDQ},
-        {ZYDIS_ISA_EXT_AVX_VNNI, FEATURE_AVX_VNNI},
+        {ZYDIS_ISA_EXT_AVX_VNNI, FEATURE_AVX_VNNI}, {ZYDIS_ISA_EXT_MOVDIR, FEATURE_MOVDIRI},
     };
+    if (needs_avx512(i))
+        return !avx512_shown(c->t->set->model, f->isa_set);
     for (unsigned n = 0; n < G_N_ELEMENTS(gates); n++)
         if (gates[n].isa == f->isa)
             return !cpu_has(c->t->set->model, gates[n].feature);
@@ -78,13 +87,13 @@ static void apply_mode(const struct compiler *c, struct trace_insn *i)
         f->class = FACT_PLAIN;
         f->masked = true;
     }
-    if (f->class == FACT_MASKED || (f->class == FACT_PLAIN && hidden(c, f)))
+    if (f->class == FACT_MASKED || (f->class == FACT_PLAIN && hidden(c, i)))
         f->class = FACT_SENSITIVE;
     if (f->class == FACT_PLAIN && f->vector) {
         bool allowed = f->x87                                ? c->mode & MODE_X87
                        : i->insn.encoding == ENCODING_LEGACY ? c->mode & MODE_SSE
-                       : i->insn.encoding == ENCODING_VEX    ? c->mode & MODE_AVX
-                                                             : c->mode & MODE_AVX512;
+                       : needs_avx512(i)                     ? c->mode & MODE_AVX512
+                                                             : c->mode & MODE_AVX;
         if (!allowed)
             f->class = FACT_SENSITIVE;
     }

@@ -36,7 +36,7 @@ struct guest_insn {
     bool rip_relative;
     uint8_t base, index, scale; // scale: shift; NO_REG where absent
     uint8_t displacement_size;
-    int64_t displacement; // EVEX: already scaled as far as the bytes tell; see decode_scale()
+    int64_t displacement; // as it stands there; see fact.displacement_unit
     uint8_t immediate_size;
     int64_t immediate; // sign-extended (first one)
     uint8_t opcode_at; // offset of the opcode byte (legacy), or of C4, C5, 62
@@ -95,7 +95,7 @@ struct fact {
     uint64_t key;                                  // 0: empty
     uint8_t class;                                 // enum fact_class
     uint16_t mnemonic;                             // ZydisMnemonic
-    uint8_t isa;                                   // ZydisISAExt
+    uint8_t isa, isa_set;                          // ZydisISAExt, ZydisISASet
     uint16_t flags_read;                           // FLAGS_STATUS bits that it needs
     uint16_t flags_set;                            // bits that it always changes or leaves undefined
     uint16_t flags_touched;                        // bits that it may change
@@ -104,6 +104,7 @@ struct fact {
     bool reg_byte, rm_byte;                        // an 8-bit register (AH..BH without REX)
     uint8_t memory_use;                            // of the ModRM operand
     uint16_t memory_size;                          // bytes
+    uint8_t displacement_unit;                     // EVEX: what a displacement of one byte is multiplied by
     bool vector;                                   // needs x87, MMX, SSE, AVX state in the processor
     bool x87;                                      // x87 or MMX
     bool masked;                                   // only elements that a mask lets through touch memory

@@ -3,6 +3,7 @@
 // once per encoding from Zydis and remembered.
 #include "core/cpu/translate/decode.h"
 
+#include "core/cpu/interpret/avx512.h"
 #include "core/cpu/vcpu.h"
 
 #include <Zydis/Zydis.h>
@@ -138,6 +139,7 @@ static const struct {
     S(CLFLUSH, PLAIN),
     S(CLFLUSHOPT, PLAIN),
     S(CLWB, PLAIN),
+    S(MOVDIRI, PLAIN),
     S(PAUSE, PLAIN),
 #undef S
 };
@@ -214,6 +216,7 @@ static bool vector_extension(unsigned isa)
     case ZYDIS_ISA_EXT_CLFLUSHOPT:
     case ZYDIS_ISA_EXT_CLFSH:
     case ZYDIS_ISA_EXT_CLWB:
+    case ZYDIS_ISA_EXT_MOVDIR:
     case ZYDIS_ISA_EXT_PAUSE:
         return false;
     }
@@ -366,6 +369,28 @@ static void flag_facts(struct fact *f, const ZydisDecodedInstruction *z)
         f->flags_set &= ~(uint16_t)a->undefined;
 }
 
+// Seen by decoding the instruction with a displacement of 1. (SDM vol. 2, 2.7.5)
+static uint8_t displacement_unit(const ZydisDecoder *decoder, const struct guest_insn *i, const uint8_t *bytes)
+{
+    uint8_t code[16];
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    unsigned n = i->modrm_at;
+    memcpy(code, bytes, n);
+    code[n++] = 0x40 | (i->modrm & 0x38) | (i->has_sib ? 4 : 0);
+    if (i->has_sib)
+        code[n++] = i->sib;
+    code[n++] = 1;
+    memcpy(code + n, bytes + i->immediate_at, i->immediate_size);
+    n += i->immediate_size;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, code, n, &z, operands)))
+        return 0;
+    for (unsigned k = 0; k < z.operand_count_visible; k++)
+        if (operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return (uint8_t)operands[k].mem.disp.value;
+    return 0;
+}
+
 void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *bytes)
 {
     ZydisDecoder decoder;
@@ -383,6 +408,7 @@ void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *byt
         return; // #UD: the architecture code says so
     f->mnemonic = z.mnemonic;
     f->isa = z.meta.isa_ext;
+    f->isa_set = z.meta.isa_set;
     f->class = classify(&z);
     f->vector = vector_extension(z.meta.isa_ext);
     if (z.mnemonic == ZYDIS_MNEMONIC_CRC32 || z.mnemonic == ZYDIS_MNEMONIC_POPCNT)
@@ -408,8 +434,10 @@ void fact_compute(struct fact *f, const struct guest_insn *i, const uint8_t *byt
     }
     if (f->class == FACT_PLAIN && (f->implicit_memory || (i->lock && !(z.attributes & ZYDIS_ATTRIB_HAS_LOCK))))
         f->class = FACT_SENSITIVE;
-    if (f->class == FACT_PLAIN && i->encoding == ENCODING_EVEX && i->memory && (i->payload[2] & 7))
-        f->class = FACT_MASKED;
+    if (i->encoding == ENCODING_EVEX && i->memory) {
+        f->masked = (i->payload[2] & 7) && ((f->memory_use & USE_WRITE) || avx512_suppresses_faults(&z));
+        f->displacement_unit = displacement_unit(&decoder, i, bytes);
+    }
 }
 
 static uint64_t fact_key(const struct guest_insn *i)

@@ -12,13 +12,25 @@
 // fraction of their speed. (Intel Optimization Manual, "Mixing AVX code with SSE code")
 static bool upper_halves_used(const struct vcpu *v)
 {
-    if (v->xcr0 & XCR0_AVX512)
-        return true;
     uint64_t words[sizeof v->xsave.ymmh / 8], any = 0;
     memcpy(words, v->xsave.ymmh, sizeof words);
     for (unsigned n = 0; n < G_N_ELEMENTS(words); n++)
         any |= words[n];
     return any != 0;
+}
+
+void vector_prepare(struct context *c)
+{
+    struct vcpu *v = c->vcpu;
+    uint64_t mask = (v->xcr0 & ~(uint64_t)XCR0_AVX512) | XCR0_X87 | XCR0_SSE;
+    c->vector_mask[0] = (uint32_t)mask;
+    c->vector_mask[1] = (uint32_t)(mask >> 32);
+    c->avx512_mask = v->xcr0 & XCR0_AVX512;
+    v->xsave.xstate_bv = upper_halves_used(v) ? mask : mask & ~(uint64_t)XCR0_AVX;
+    v->xsave.xcomp_bv = 0;
+    v->xsave.mxcsr &= 0xffff;
+    v->avx512.xstate_bv &= XCR0_AVX512;
+    v->avx512.xcomp_bv = AVX512_COMPACTED;
 }
 
 void context_load(struct context *c)
@@ -31,12 +43,7 @@ void context_load(struct context *c)
     c->other_flags = (uint32_t)(v->rflags & ~(uint64_t)(FLAGS_STATUS | FLAG_DF | FLAG_IF | FLAG_RF));
     c->interrupt_flag = v->rflags & FLAG_IF;
     c->direction = v->rflags & FLAG_DF;
-    uint64_t mask = v->xcr0 | XCR0_X87 | XCR0_SSE;
-    c->vector_mask[0] = (uint32_t)mask;
-    c->vector_mask[1] = (uint32_t)(mask >> 32);
-    v->xsave.xstate_bv = upper_halves_used(v) ? mask : mask & ~(uint64_t)XCR0_AVX;
-    v->xsave.xcomp_bv = 0;
-    v->xsave.mxcsr &= 0xffff;
+    vector_prepare(c);
 }
 
 void context_store(struct context *c)
@@ -483,6 +490,8 @@ static void translate_revoke_page(struct vcpu *v, uint64_t ram_offset)
 
 const struct engine engine_translate = {
     .name = "translate",
+    .native = true,
+    .run_native = translate_native,
     .probe = translate_probe,
     .set_init = translate_set_init,
     .set_free = translate_set_free,

@@ -153,6 +153,11 @@ static void on_fault(int signal, siginfo_t *info, void *opaque)
     struct context *c = thread_context;
     ucontext_t *u = opaque;
     uint64_t pc = (uint64_t)u->uc_mcontext.gregs[REG_RIP];
+    if (c && pc == (uintptr_t)native_slot(c)) {
+        c->native_fault = (uint32_t)signal;
+        u->uc_mcontext.gregs[REG_RIP] += c->native_length; // to the return behind it
+        return;
+    }
     struct block *b = c && in_code(c->translator, pc) ? block_at_host(c->translator, pc) : NULL;
     const struct boundary *boundary = b ? boundary_find(b, pc, true) : NULL;
     // Memory operands were checked: SIGSEGV can only be #GP, for alignment.

@@ -46,6 +46,8 @@ static inline bool foreign_begin(struct context *c)
     if (!c->vector_loaded)
         return false;
     __asm__ volatile("xsave64 %0" : "+m"(c->vcpu->xsave) : "a"(c->vector_mask[0]), "d"(c->vector_mask[1]) : "memory");
+    if (c->avx512_mask)
+        __asm__ volatile("xsavec64 %0" : "+m"(c->vcpu->avx512) : "a"(c->avx512_mask), "d"(0) : "memory");
     __asm__ volatile("ldmxcsr %0; fninit" : : "m"(c->host_mxcsr) : "memory");
     c->vector_loaded = 0;
     return true;
@@ -56,6 +58,8 @@ static inline void foreign_end(struct context *c, bool was_loaded)
     if (!was_loaded)
         return;
     __asm__ volatile("xrstor64 %0" : : "m"(c->vcpu->xsave), "a"(c->vector_mask[0]), "d"(c->vector_mask[1]) : "memory");
+    if (c->avx512_mask)
+        __asm__ volatile("xrstor64 %0" : : "m"(c->vcpu->avx512), "a"(c->avx512_mask), "d"(0) : "memory");
     c->vector_loaded = 1;
 }
 

@@ -62,12 +62,24 @@ static void emit_leave(struct emitter *e)
     emit8(e, 0xc3);
 }
 
+// edx:eax for AVX-512 state; jumps where there is none.
+static uint8_t *emit_avx512_mask(struct emitter *e)
+{
+    emit_load32(e, HOST_RAX, MEM_CONTEXT(avx512_mask));
+    emit_op_reg(e, 0, 0x31, HOST_RDX, HOST_RDX);
+    emit_op_reg(e, 0, 0x85, HOST_RAX, HOST_RAX);
+    return emit_jcc_forward(e, 4);
+}
+
 // Vector state of the guest goes to struct vcpu; C gets its own control words. HOST_T: vcpu. rax, rdx are lost.
 static void emit_vector_save(struct emitter *e)
 {
     emit_load32(e, HOST_RAX, MEM_CONTEXT(vector_mask[0]));
     emit_load32(e, HOST_RDX, MEM_CONTEXT(vector_mask[1]));
     emit_op_mem(e, EMIT_W, 0x0fae, 4, MEM_BASE(HOST_T, offsetof(struct vcpu, xsave))); // xsave64
+    uint8_t *none = emit_avx512_mask(e);
+    emit_op_mem(e, EMIT_W, 0x0fc7, 4, MEM_BASE(HOST_T, offsetof(struct vcpu, avx512))); // xsavec64
+    emit_patch(e, none);
     emit_store_imm32(e, 0, MEM_CONTEXT(vector_loaded));
     emit_op_mem(e, 0, 0x0fae, 2, MEM_CONTEXT(host_mxcsr)); // ldmxcsr
     emit8(e, 0xdb), emit8(e, 0xe3);                        // fninit
@@ -158,8 +170,8 @@ static void emit_call_c(struct emitter *e, const struct thunks *t, uintptr_t fun
     emit_step_if_kicked(e, t, function == (uintptr_t)translate_slow);
 }
 
-// On to the host address in RAX, with HOST_A from slow_host; RAX and the flags are the guest's again. The flags come from
-// the saved copy.
+// On to the host address in RAX, with HOST_A from slow_host; RAX and the flags are the guest's again. The flags come
+// from the saved copy.
 static void emit_go_on(struct emitter *e)
 {
     emit_mov_reg(e, HOST_T, HOST_RAX);
@@ -242,6 +254,9 @@ static void emit_vector(struct emitter *e, struct thunks *t)
     emit_load32(e, HOST_RAX, MEM_CONTEXT(vector_mask[0]));
     emit_load32(e, HOST_RDX, MEM_CONTEXT(vector_mask[1]));
     emit_op_mem(e, EMIT_W, 0x0fae, 5, MEM_BASE(HOST_A, offsetof(struct vcpu, xsave))); // xrstor64
+    uint8_t *none = emit_avx512_mask(e);
+    emit_op_mem(e, EMIT_W, 0x0fae, 5, MEM_BASE(HOST_A, offsetof(struct vcpu, avx512)));
+    emit_patch(e, none);
     emit_store_imm32(e, 1, MEM_CONTEXT(vector_loaded));
     emit_load(e, HOST_RAX, MEM_CONTEXT_AT(offsetof(struct context, save)));
     emit_load(e, HOST_RDX, MEM_CONTEXT_AT(offsetof(struct context, save) + 16));
@@ -250,7 +265,9 @@ static void emit_vector(struct emitter *e, struct thunks *t)
 
 void thunks_emit(struct translator *t)
 {
-    struct emitter e = {.at = t->code_write, .end = t->code_write + 4096, .shift = t->code - t->code_write};
+    struct emitter e = {.at = t->code_write,
+                        .end = t->code_write + THUNK_SIZE - NATIVE_SIZE * VCPU_MAX,
+                        .shift = t->code - t->code_write};
     emit_enter(&e, &t->thunks);
     emit_leave(&e);
     emit_exit(&e, &t->thunks);

@@ -174,6 +174,9 @@ struct context {
     uint64_t host_flags;
     uint32_t host_mxcsr;
     uint32_t vector_mask[2]; // of XSAVE and XRSTOR: edx:eax
+    uint32_t avx512_mask;    // of XSAVEC and XRSTOR of that state, 0: the guest has switched it off
+    uint32_t native_fault;   // signal that an instruction of native.c raised
+    uint32_t native_length;  // of that instruction
     uint32_t mode;
     uint32_t stale; // EXIT_STALE: index of the block that is
     struct near_mapping near[NEAR_MAPPINGS];
@@ -275,7 +278,7 @@ struct code_page {
 
 // In slow_site.use:
 #define USE_SHARED 4 // a check for several accesses
-#define USE_X87    8 // of an x87 or MMX instruction
+#define USE_X87    8 // of an x87 or MMX instruction, or one that changes MXCSR before it faults
 #define USE_LOCKED 16
 #define USE_PAGE   32 // the access adds where in its page it is: it takes the page's host address
 
@@ -322,10 +325,11 @@ struct thunks {
 #define HASH_BITS    18
 #define CONTEXT_SIZE ALIGN_UP(sizeof(struct context), 65536ull)
 
-#define CODE_SIZE  (256 * MiB)
-#define THUNK_SIZE 4096
-#define HALF_SIZE  ((CODE_SIZE - THUNK_SIZE) / 2)
-#define BLOCK_MAX  (1024 * 1024u)
+#define CODE_SIZE   (256 * MiB)
+#define THUNK_SIZE  4096 // of which the end is NATIVE_SIZE for each vCPU
+#define NATIVE_SIZE 32
+#define HALF_SIZE   ((CODE_SIZE - THUNK_SIZE) / 2)
+#define BLOCK_MAX   (1024 * 1024u)
 
 // When the code cache is begun anew (renew.c).
 struct renewal {
@@ -548,15 +552,22 @@ uint64_t event_deliver(struct context *c, unsigned vector, int64_t error, uint64
 // run.c
 // One block, or one instruction where that is interpreted; interrupts are the caller's. For tests, with `single` set.
 enum engine_exit translate_step(struct vcpu *v);
-void context_load(struct context *c);  // from struct vcpu
-void context_store(struct context *c); // into struct vcpu
+void context_load(struct context *c);   // from struct vcpu
+void context_store(struct context *c);  // into struct vcpu
+void vector_prepare(struct context *c); // vector state in struct vcpu for loading it into the processor
 bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ram_page);
 // The block at ADDRESS, if it is there or can be copied; a link from SITE to it, if not NULL, is made. Not for single
 // steps. NULL: block_get() knows.
 struct block *block_at_hand(struct context *c, uint64_t address, uint32_t mode, uint64_t ram_page,
                             const struct link_site *site);
-void vector_save(struct context *c);
-void vector_load(struct context *c);
+
+// native.c
+int translate_native(struct vcpu *v, struct native_insn *insn);
+// Where the context runs such an instruction: an executable address.
+static inline uint8_t *native_slot(const struct context *c)
+{
+    return c->translator->code + THUNK_SIZE - NATIVE_SIZE * (c->vcpu->index + 1);
+}
 
 // signal.c
 bool signals_install(GError **error);

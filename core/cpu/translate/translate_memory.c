@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Memory operands through the software TLB, and plain instructions copied with re-encoded operands.
+#include "core/cpu/interpret/avx512.h"
 #include "core/cpu/translate/compile.h"
 
 // ---- Guest registers that live in the context ---------------------------------------------------------------------
@@ -36,7 +37,7 @@ void emit_effective(struct compiler *c)
     unsigned size = decode_address_size(i);
     int64_t displacement = i->displacement;
     if (i->encoding == ENCODING_EVEX && i->displacement_size == 1)
-        displacement *= c->i->fact.memory_size;
+        displacement *= c->i->fact.displacement_unit;
     if (i->rip_relative) {
         uint64_t address = next_address(c) + (uint64_t)displacement;
         emit_guest_address(e, HOST_A, size == 4 ? (uint32_t)address : address);
@@ -282,13 +283,19 @@ static void copy_evex(struct compiler *c, const struct operands *o)
 {
     const struct guest_insn *i = &c->i->insn;
     struct emitter *e = &c->e;
-    unsigned p0 = i->payload[0] & 0x5f; // R' and the map stay; X: extends a register, none here for memory
-    if (i->memory)
+    // R' and the map stay; X: extends a register, none here for memory. Other code than 64-bit has eight registers.
+    bool code64 = c->mode & MODE_64;
+    unsigned p0 = i->payload[0] & 0x5f, p1 = i->payload[1] & ~0x78u;
+    if (i->memory || !code64)
         p0 |= 0x40;
+    if (!code64)
+        p0 |= 0x10;
+    if (!code64 && (c->i->fact.reg_use || c->i->fact.rm_use || avx512_ignores_w(c->i->fact.mnemonic)))
+        p1 &= 0x7f; // no general registers of 64 bits either
     p0 |= (o->reg & 8 ? 0 : 0x80) | (o->rm & 8 ? 0 : 0x20);
     emit8(e, 0x62);
     emit8(e, p0);
-    emit8(e, (i->payload[1] & ~0x78u) | (~o->vvvv & 15) << 3);
+    emit8(e, p1 | (~o->vvvv & 15) << 3);
     emit8(e, i->payload[2]);
     emit8(e, i->opcode);
     if (i->memory)
@@ -448,7 +455,8 @@ void translate_plain(struct compiler *c)
         struct place at = {HOST_A, 0};
         bool shared = share_access(c, &at);
         if (!shared) {
-            unsigned use = f->memory_use | (f->x87 ? USE_X87 : 0) | (is_locked(i) ? USE_LOCKED : 0);
+            bool x87 = f->x87 || f->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
+            unsigned use = f->memory_use | (x87 ? USE_X87 : 0) | (is_locked(i) ? USE_LOCKED : 0);
             if (is_bit_string(i)) {
                 flags_clobber(c);
                 emit_address(c);
@@ -473,7 +481,8 @@ void translate_plain(struct compiler *c)
         return;
     }
     flags_before_copy(c);
-    if (!names_high_register(&c->insns[c->i - c->insns]) && (c->bits == 64 || i->opcode_at == 0 || i->map) &&
+    if (!names_high_register(&c->insns[c->i - c->insns]) &&
+        (c->bits == 64 || (i->encoding == ENCODING_LEGACY && (i->opcode_at == 0 || i->map))) &&
         !short_register_immediate(c) &&
         !(i->bits != 64 && i->map == 0 && ((i->opcode & 0xf0) == 0x40 || i->opcode == 0x82)))
         emit_bytes(&c->e, c->i->bytes, i->length);

@@ -19,7 +19,7 @@ struct reach {
 static int64_t displacement(const struct trace_insn *i)
 {
     const struct guest_insn *g = &i->insn;
-    return g->encoding == ENCODING_EVEX && g->displacement_size == 1 ? g->displacement * i->fact.memory_size
+    return g->encoding == ENCODING_EVEX && g->displacement_size == 1 ? g->displacement * i->fact.displacement_unit
                                                                      : g->displacement;
 }
 
