@@ -128,7 +128,7 @@ void translator_renew(struct translator *t)
     bool mine = !r->busy;
     if (mine) {
         r->busy = true;
-        r->old_used = MAX(t->used, t->populated);
+        r->old_used = MIN(MAX(t->used, t->populated), half_at(t->half) + HALF_SIZE); // the page at its end is shared
         translator_forget_blocks(t);
         half_start(t, !t->half);
     }
