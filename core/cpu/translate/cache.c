@@ -64,8 +64,8 @@ static bool arena_new(struct translator *t, unsigned contexts, GError **error)
 
 void translator_forget_blocks(struct translator *t)
 {
+    memset(t->hash, 0, sizeof t->hash); // first: who sees the new generation finds no block of the old one
     __atomic_store_n(&t->generation, t->generation + 1, __ATOMIC_SEQ_CST); // before the jumps: see translate_lookup()
-    memset(t->hash, 0, sizeof t->hash);
     for (unsigned i = 0; i < FAST_KINDS << JUMP_BITS; i++)
         __atomic_store_n(&t->jumps[i], (uint64_t)(uintptr_t)t->thunks.lookup, __ATOMIC_RELAXED);
     rewritten_forget(t);
