@@ -4,6 +4,7 @@
 usage: test-app.py BUILD-FOLDER"""
 import glob
 import os
+import shutil
 import sys
 import time
 
@@ -201,6 +202,48 @@ def group_as_one(desk):
             app.find(f"{name}, {state}")
 
 
+def show_by_state(desk):
+    """The library shows the machines of one state or all, and the next start remembers which."""
+    def shown():
+        rows = desk.app.find("Machines", "list box", desk.app.find("Cloche", "frame"))
+        names = {n.get_name() for n in desk.app._walk(rows) if n.get_role_name() == "label" and desk.app._showing(n)}
+        return names & {"Alpha", "Beta", "Broken"}
+
+    def choose(item, names):
+        desk.session.activate("Cloche")
+        desk.app.act("Menu", "toggle button", desk.app.find("Cloche", "frame"))
+        desk.app.act(item, "radio button", desk.app.find("Cloche", "frame"))
+        wait_for(f"{names} after {item}", lambda: shown() == names)
+    desk.write_machine("Broken", 9, "[Processors]\nengine=warp\n")
+    wait_for("all", lambda: shown() == {"Alpha", "Beta", "Broken"})
+    desk.library("ctrl+r", "Beta")
+    desk.app.find("Beta, Running")
+    desk.session.activate("Cloche")
+    desk.session.keys("ctrl+shift+a")
+    wait_for("what runs", lambda: shown() == {"Beta"})
+    desk.control("Beta", "stop")
+    wait_for("nothing that runs", lambda: shown() == set())
+    desk.app.find("No machine is in this view", "label")
+    choose("Paused", {"Beta"})
+    choose("Off", {"Alpha"})
+    choose("Saved", set())
+    choose("Stopped or Failed", set())
+    choose("Damaged", {"Broken"})
+    desk.shot("library-damaged")
+    desk.stop_app()
+    desk.start_app()
+    desk.app.find("Broken, Damaged")
+    assert shown() == {"Broken"}
+    desk.session.activate("Cloche")
+    desk.session.keys("ctrl+3")
+    wait_for("all again", lambda: shown() == {"Alpha", "Beta", "Broken"})
+    shutil.rmtree(desk.folder("Broken"))
+    desk.library("ctrl+shift+k", "Beta")
+    desk.app.act("Power Off", "push button", desk.app.find("Question", "alert"))
+    desk.app.find("Beta, Off")
+    wait_for("the broken one to go", lambda: shown() == {"Alpha", "Beta"})
+
+
 def delete(desk, name):
     desk.app.click(desk.session, desk.app.find(name, "label"))
     desk.session.keys("Delete")
@@ -240,7 +283,7 @@ def nothing_was_criticised(desk):
 
 STEPS = [create_by_assistant, see_picture, type_into_guest, pause_and_resume, reopen_finds_running_machine, nothing_is_drawn_over, clipboard_by_direction, power_off,
          failure_is_explained, settings_refuse_and_save,
-         snapshots_of_a_machine_that_is_off, linked_clone, group_as_one, delete_with_undo, nothing_was_criticised]
+         snapshots_of_a_machine_that_is_off, linked_clone, group_as_one, show_by_state, delete_with_undo, nothing_was_criticised]
 
 
 def main():

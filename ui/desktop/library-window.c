@@ -16,6 +16,7 @@ struct _ClocheLibraryWindow {
     GtkListBox *list;
     GtkFlowBox *grid;
     GtkLabel *engine_report, *undo_label;
+    GtkWidget *no_match;
     GtkSearchBar *search_bar;
     GtkWidget *search_entry, *grid_button;
     GtkRevealer *undo_revealer;
@@ -24,7 +25,8 @@ struct _ClocheLibraryWindow {
     GMenuModel *machine_menu;
     ClocheApp *app;
     ClocheMachine *selected;
-    gboolean by_state, only_running;
+    gboolean by_state;
+    guint shown_states;    // bits of ClocheState
     ClocheMachine *doomed; // hidden until the time for Undo is over
     guint doom_timer, arranging;
     GHashTable *shown; // machines that have a row and a tile
@@ -39,11 +41,27 @@ static ClocheMachine *child_machine(gpointer child) // of a list row or a grid t
 }
 
 // ---- Which machines are shown, and in which order ----
+// What the menu's Show may be set to; the first is the default.
+#define IN(state) (1u << CLOCHE_STATE_##state)
+static const struct {
+    const char *name;
+    guint states;
+} shows[] = {
+    {"all", ~0u},
+    {"running", IN(STARTING) | IN(RUNNING) | IN(BUSY)},
+    {"paused", IN(PAUSED)},
+    {"saved", IN(SAVED)},
+    {"off", IN(OFF)},
+    {"stopped", IN(ERROR) | IN(CRASHED)},
+    {"damaged", IN(DAMAGED)},
+};
+#undef IN
+
 static gboolean matches(ClocheLibraryWindow *self, ClocheMachine *machine)
 {
     if (machine == self->doomed || delete_dialog_is_deleted(machine))
         return FALSE;
-    if (self->only_running && cloche_machine_get_state(machine) != CLOCHE_STATE_RUNNING)
+    if (!(self->shown_states >> cloche_machine_get_state(machine) & 1))
         return FALSE;
     const char *needle = gtk_entry_get_text(GTK_ENTRY(self->search_entry));
     if (!*needle || !gtk_search_bar_get_search_mode(self->search_bar))
@@ -98,8 +116,20 @@ static void group_header(GtkListBoxRow *row, GtkListBoxRow *before, gpointer dat
     gtk_list_box_row_set_header(row, label);
 }
 
+static gboolean any_matches(ClocheLibraryWindow *self)
+{
+    GListModel *machines = cloche_app_get_machines(self->app);
+    for (guint i = 0; i < g_list_model_get_n_items(machines); i++) {
+        g_autoptr(ClocheMachine) machine = g_list_model_get_item(machines, i);
+        if (matches(self, machine))
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static void arrange(ClocheLibraryWindow *self)
 {
+    gtk_widget_set_visible(self->no_match, !any_matches(self));
     gtk_list_box_invalidate_sort(self->list);
     gtk_list_box_invalidate_filter(self->list);
     gtk_list_box_invalidate_headers(self->list);
@@ -321,6 +351,7 @@ static void doom(GtkApplicationWindow *window, ClocheMachine *machine)
 static void update_page(ClocheLibraryWindow *self)
 {
     guint count = g_list_model_get_n_items(cloche_app_get_machines(self->app));
+    gtk_widget_set_visible(self->no_match, !any_matches(self));
     gtk_stack_set_visible_child_name(self->stack, count ? "machines" : "welcome");
     if (!count && !*gtk_label_get_text(self->engine_report)) { // nobody waits for it elsewhere
         gtk_label_set_text(self->engine_report, "…");
@@ -376,12 +407,18 @@ static void change_sort(GSimpleAction *action, GVariant *value, gpointer data)
     arrange(self);
 }
 
-static void change_only_running(GSimpleAction *action, GVariant *value, gpointer data)
+static void change_show(GSimpleAction *action, GVariant *value, gpointer data)
 {
     ClocheLibraryWindow *self = data;
-    self->only_running = g_variant_get_boolean(value);
-    g_simple_action_set_state(action, value);
-    arrange(self);
+    const char *name = g_variant_get_string(value, NULL);
+    for (guint i = 0; i < G_N_ELEMENTS(shows); i++) {
+        if (strcmp(shows[i].name, name) != 0)
+            continue;
+        self->shown_states = shows[i].states;
+        g_simple_action_set_state(action, value);
+        g_key_file_set_string(cloche_app_get_preferences(self->app), "Library", "show", name);
+        arrange(self);
+    }
 }
 
 static void change_grid(GSimpleAction *action, GVariant *value, gpointer data)
@@ -409,7 +446,7 @@ static void open_selected(GSimpleAction *action, GVariant *value, gpointer data)
 
 static const GActionEntry window_actions[] = {
     {.name = "sort", .parameter_type = "s", .state = "'name'", .change_state = change_sort},
-    {.name = "only-running", .state = "false", .change_state = change_only_running},
+    {.name = "show", .parameter_type = "s", .state = "'all'", .change_state = change_show},
     {.name = "grid", .state = "false", .change_state = change_grid},
     {.name = "find", .activate = find},
     {.name = "open", .activate = open_selected},
@@ -431,7 +468,7 @@ static gboolean window_closing(GtkWidget *widget, GdkEventAny *event)
     return FALSE;
 }
 
-static void restore_geometry(ClocheLibraryWindow *self)
+static void restore_window(ClocheLibraryWindow *self)
 {
     GKeyFile *preferences = cloche_app_get_preferences(self->app);
     int width = g_key_file_get_integer(preferences, "Library", "width", NULL);
@@ -443,6 +480,9 @@ static void restore_geometry(ClocheLibraryWindow *self)
         gtk_paned_set_position(self->paned, divider);
     if (g_key_file_get_boolean(preferences, "Library", "grid", NULL))
         g_action_group_change_action_state(G_ACTION_GROUP(self), "grid", g_variant_new_boolean(TRUE));
+    g_autofree char *show = g_key_file_get_string(preferences, "Library", "show", NULL);
+    if (show)
+        g_action_group_change_action_state(G_ACTION_GROUP(self), "show", g_variant_new_string(show));
 }
 
 GtkWidget *cloche_library_window_new(ClocheApp *app)
@@ -452,7 +492,7 @@ GtkWidget *cloche_library_window_new(ClocheApp *app)
     self->app = app;
     g_signal_connect_object(machines, "items-changed", G_CALLBACK(items_changed), self, 0);
     items_changed(machines, 0, 0, 0, self);
-    restore_geometry(self);
+    restore_window(self);
     gtk_widget_grab_focus(GTK_WIDGET(self->list));
     return GTK_WIDGET(self);
 }
@@ -486,6 +526,7 @@ static void cloche_library_window_class_init(ClocheLibraryWindowClass *class)
     CHILD(grid);
     CHILD(grid_button);
     CHILD(engine_report);
+    CHILD(no_match);
     CHILD(search_bar);
     CHILD(search_entry);
     CHILD(undo_label);
@@ -502,6 +543,7 @@ static void cloche_library_window_init(ClocheLibraryWindow *self)
     machine_actions_add(GTK_APPLICATION_WINDOW(self), doom);
     gtk_widget_init_template(GTK_WIDGET(self));
     self->shown = g_hash_table_new(NULL, NULL);
+    self->shown_states = shows[0].states;
     gtk_list_box_set_filter_func(self->list, filter_row, self, NULL);
     gtk_list_box_set_sort_func(self->list, sort_row, self, NULL);
     gtk_list_box_set_header_func(self->list, group_header, self, NULL);
