@@ -4,6 +4,7 @@
 usage: test-app.py BUILD-FOLDER"""
 import glob
 import os
+import re
 import shutil
 import sys
 import time
@@ -244,6 +245,74 @@ def show_by_state(desk):
     wait_for("the broken one to go", lambda: shown() == {"Alpha", "Beta"})
 
 
+def windows_remember_their_size(desk):
+    """Settings, snapshots, library and console come back as large as they were left, the console maximized too."""
+    console = "Alpha – Cloche"
+
+    def size(title):
+        text = desk.session.run("xwininfo", "-id", desk.window(title))
+        return tuple(int(re.search(rf"{word}: (\d+)", text).group(1)) for word in ("Width", "Height"))
+
+    def resize(title, width, height):
+        desk.session.run("xdotool", "windowsize", "--sync", desk.window(title), str(width), str(height))
+        wait_for(f"the new size of {title}", lambda: abs(size(title)[0] - width) < 8)
+        time.sleep(0.3)  # the app hears of it
+        return size(title)
+
+    def toggle_maximized():
+        """As a double-click on the title bar that the window manager draws."""
+        text = desk.session.run("xwininfo", "-id", desk.window(console))
+        x, y = (int(re.search(rf"Absolute upper-left {axis}: +(\d+)", text).group(1)) for axis in "XY")
+        desk.session.run("xdotool", "mousemove", str(x + 200), str(y - 8), "click", "--repeat", "2", "--delay", "60", "1")
+
+    def open_and_close(keys, title):
+        desk.library(keys, "Alpha")
+        dialog = desk.app.find(title, "dialog")
+        wait_for(f"the window {title}", lambda: desk.window(title))
+        yield
+        desk.session.activate(title)
+        desk.session.keys("Escape")
+        wait_for(f"{title} to close", lambda: not desk.app.find_now(title, "dialog"))
+        del dialog
+
+    def left(keys, title, width, height):
+        for _ in open_and_close(keys, title):
+            return_size = resize(title, width, height)
+        return return_size
+
+    def check(keys, title, expected):
+        for _ in open_and_close(keys, title):
+            wait_for(f"{title} as large as {expected}", lambda: size(title) == expected, 5)
+    dialogs = [("ctrl+e", "Settings of “Alpha”", 900, 650), ("ctrl+shift+s", "Snapshots of “Alpha”", 850, 500)]
+    expected = [left(*row) for row in dialogs]
+    desk.library("ctrl+o", "Alpha")
+    normal = resize(console, 777, 555)
+    desk.session.activate(console)
+    desk.session.keys("ctrl+w")
+    wait_for("the console to close", lambda: not desk.app.find_now(console, "frame"))
+    desk.stop_app()
+    desk.start_app()
+    desk.app.find("Alpha, Off")
+    for (keys, title, _, _), was in zip(dialogs, expected):
+        check(keys, title, was)
+    desk.library("ctrl+o", "Alpha")
+    wait_for("the console's size", lambda: size(console) == normal, 5)
+    toggle_maximized()
+    wait_for("a larger console", lambda: size(console)[0] > 1000)
+    large = size(console)
+    time.sleep(0.3)
+    desk.session.activate(console)
+    desk.session.keys("ctrl+w")
+    wait_for("the console to close", lambda: not desk.app.find_now(console, "frame"))
+    desk.library("ctrl+o", "Alpha")
+    wait_for("the maximized console", lambda: size(console) == large, 5)
+    toggle_maximized()
+    wait_for("its size before", lambda: size(console) == normal, 5)
+    desk.session.activate(console)
+    desk.session.keys("ctrl+w")
+    wait_for("the console to close", lambda: not desk.app.find_now(console, "frame"))
+
+
 def delete(desk, name):
     desk.app.click(desk.session, desk.app.find(name, "label"))
     desk.session.keys("Delete")
@@ -283,7 +352,7 @@ def nothing_was_criticised(desk):
 
 STEPS = [create_by_assistant, see_picture, type_into_guest, pause_and_resume, reopen_finds_running_machine, nothing_is_drawn_over, clipboard_by_direction, power_off,
          failure_is_explained, settings_refuse_and_save,
-         snapshots_of_a_machine_that_is_off, linked_clone, group_as_one, show_by_state, delete_with_undo, nothing_was_criticised]
+         snapshots_of_a_machine_that_is_off, linked_clone, group_as_one, show_by_state, windows_remember_their_size, delete_with_undo, nothing_was_criticised]
 
 
 def main():

@@ -11,6 +11,7 @@
 #include "ui/desktop/media.h"
 #include "ui/desktop/menu-tips.h"
 #include "ui/desktop/serial.h"
+#include "ui/desktop/window-state.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -31,7 +32,7 @@ struct _ClocheConsole {
     GMenuModel *menubar;
     GMenu *keys, *recent_snapshots;
     GFileMonitor *snapshots_monitor;
-    gboolean full_screen, resize_guest, closing;
+    gboolean full_screen, resize_guest, closing, keep_size; // KEEP_SIZE: the remembered one holds for the first picture
     guint wish_timer, wish_width, wish_height;
 };
 G_DEFINE_TYPE(ClocheConsole, cloche_console, GTK_TYPE_APPLICATION_WINDOW)
@@ -175,7 +176,9 @@ static void fit_window(ClocheConsole *self)
 {
     GtkWindow *window = GTK_WINDOW(self);
     GdkWindow *gdk = gtk_widget_get_window(GTK_WIDGET(self));
-    if (!gdk || self->full_screen || self->resize_guest || gtk_window_is_maximized(window) ||
+    gboolean keep_size = self->keep_size;
+    self->keep_size = FALSE;
+    if (keep_size || !gdk || self->full_screen || self->resize_guest || gtk_window_is_maximized(window) ||
         cloche_display_get_scale(self->display) != CLOCHE_SCALE_PIXEL)
         return;
     GdkRectangle room;
@@ -521,6 +524,10 @@ static void restore_preferences(ClocheConsole *self)
     cloche_console_follow_preferences(self);
     if (scale)
         g_action_group_change_action_state(G_ACTION_GROUP(self), "scale", g_variant_new_string(scale));
+    g_autofree char *uuid = cloche_machine_get_option(self->machine, "Machine", "uuid");
+    g_autofree char *group = g_strdup_printf("Console %s", uuid);
+    if (uuid) // its definition can be read
+        self->keep_size = window_state_follow(GTK_WINDOW(self), self->app, group);
 }
 
 GtkWidget *cloche_console_new(ClocheApp *app, ClocheMachine *machine)

@@ -6,6 +6,7 @@
 #include "ui/desktop/machine-actions.h"
 #include "ui/desktop/machine-row.h"
 #include "ui/desktop/menu-tips.h"
+#include "ui/desktop/window-state.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -457,10 +458,6 @@ static gboolean window_closing(GtkWidget *widget, GdkEventAny *event)
 {
     ClocheLibraryWindow *self = CLOCHE_LIBRARY_WINDOW(widget);
     GKeyFile *preferences = cloche_app_get_preferences(self->app);
-    int width, height;
-    gtk_window_get_size(GTK_WINDOW(self), &width, &height);
-    g_key_file_set_integer(preferences, "Library", "width", width);
-    g_key_file_set_integer(preferences, "Library", "height", height);
     g_key_file_set_integer(preferences, "Library", "divider", gtk_paned_get_position(self->paned));
     cloche_app_save_preferences(self->app);
     if (self->doomed)
@@ -471,11 +468,8 @@ static gboolean window_closing(GtkWidget *widget, GdkEventAny *event)
 static void restore_window(ClocheLibraryWindow *self)
 {
     GKeyFile *preferences = cloche_app_get_preferences(self->app);
-    int width = g_key_file_get_integer(preferences, "Library", "width", NULL);
-    int height = g_key_file_get_integer(preferences, "Library", "height", NULL);
     int divider = g_key_file_get_integer(preferences, "Library", "divider", NULL);
-    if (width >= 400 && height >= 300)
-        gtk_window_set_default_size(GTK_WINDOW(self), width, height);
+    window_state_follow(GTK_WINDOW(self), self->app, "Library");
     if (divider > 0)
         gtk_paned_set_position(self->paned, divider);
     if (g_key_file_get_boolean(preferences, "Library", "grid", NULL))

@@ -4,6 +4,7 @@
 #include "ui/desktop/disk-grow.h"
 #include "ui/desktop/forwards.h"
 #include "ui/desktop/option-row.h"
+#include "ui/desktop/window-state.h"
 
 #include <glib/gi18n.h>
 #include <string.h>
@@ -374,6 +375,7 @@ GtkWidget *settings_new(ClocheApp *app, ClocheMachine *machine, GtkWindow *paren
     gtk_box_pack_start(GTK_BOX(gtk_dialog_get_content_area(GTK_DIALOG(settings->dialog))), box, TRUE, TRUE, 0);
     build_pages(settings);
     gtk_window_set_default_size(GTK_WINDOW(settings->dialog), 820, 600);
+    window_state_follow_dialog(GTK_WINDOW(settings->dialog), app, "Settings");
     gtk_dialog_set_default_response(GTK_DIALOG(settings->dialog), GTK_RESPONSE_ACCEPT);
     g_signal_connect(settings->dialog, "response", G_CALLBACK(response), settings);
     gtk_widget_show_all(settings->dialog);

@@ -5,6 +5,7 @@
 #include "ui/desktop/machine-work.h"
 #include "ui/desktop/picture.h"
 #include "ui/desktop/text-dialog.h"
+#include "ui/desktop/window-state.h"
 
 #include <cairo-gobject.h>
 #include <glib/gi18n.h>
@@ -429,6 +430,7 @@ void snapshots_window_show(ClocheApp *app, ClocheMachine *machine, GtkWindow *pa
     g_object_set(area, "border-width", 0, "spacing", 0, NULL);
     g_object_set_data_full(G_OBJECT(s->dialog), "snapshots", s, snapshots_free);
     gtk_window_set_default_size(GTK_WINDOW(s->dialog), 780, 440);
+    window_state_follow_dialog(GTK_WINDOW(s->dialog), app, "Snapshots");
     g_signal_connect(s->dialog, "response", G_CALLBACK(gtk_widget_destroy), NULL);
     g_signal_connect_object(machine, "changed", G_CALLBACK(show_take), s->dialog, 0);
     gtk_widget_show_all(s->dialog);
