@@ -192,11 +192,24 @@ static void layer_free(struct disk *disk)
     g_free(disk);
 }
 
+static bool open_with_driver(struct disk *disk, GError **error)
+{
+    GError *why = NULL;
+    if (disk->driver->open(disk, &why))
+        return true;
+    bool damaged = g_error_matches(why, CLOCHE_ERROR, CLOCHE_ERROR_CORRUPT);
+    g_set_error(error, why->domain, why->code, "%s%s%s", why->message,
+                damaged ? "; put a backup of this file in its place" : "",
+                damaged && !disk->probed ? ", or give its real format" : "");
+    g_error_free(why);
+    return false;
+}
+
 static bool open_format(struct opening *here, const char *format, GError **error)
 {
     struct disk *disk = here->disk;
     disk->driver = choose_driver(disk, format, error);
-    if (!disk->driver || !check_loop(here, error) || !disk->driver->open(disk, error))
+    if (!disk->driver || !check_loop(here, error) || !open_with_driver(disk, error))
         return false;
     if (disk->read_only_reason)
         disk->read_only = true;

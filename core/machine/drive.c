@@ -241,9 +241,17 @@ struct drive *drive_new_with_disk(struct machine *machine, const char *id, enum 
 static struct disk *open_medium(struct drive *drive, const char *file, const char *format, GError **error)
 {
     unsigned flags = drive->direct ? DISK_OPEN_DIRECT : 0;
-    if (drive->kind == DRIVE_CDROM || drive->read_only)
-        return disk_open(file, format, flags | DISK_OPEN_READ_ONLY, error);
-    return disk_open(file, format, flags | DISK_OPEN_DETECT_ZEROES | DISK_OPEN_PROMPT, error);
+    bool read_only = drive->kind == DRIVE_CDROM || drive->read_only;
+    flags |= read_only ? DISK_OPEN_READ_ONLY : DISK_OPEN_DETECT_ZEROES | DISK_OPEN_PROMPT;
+    GError *why = NULL;
+    struct disk *disk = disk_open(file, format, flags, &why);
+    if (disk)
+        return disk;
+    bool missing = g_error_matches(why, CLOCHE_ERROR, CLOCHE_ERROR_NOT_FOUND) && !g_file_test(file, G_FILE_TEST_EXISTS);
+    g_set_error(error, why->domain, why->code, "%s%s%s", why->message,
+                missing ? "; put it back there, or choose another file for drive " : "", missing ? drive->id : "");
+    g_error_free(why);
+    return NULL;
 }
 
 struct drive *drive_new(struct machine *machine, const struct drive_options *options, GError **error)

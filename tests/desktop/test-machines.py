@@ -182,8 +182,8 @@ def failures(desk, taken_port):
     definition = open(desk.folder("Tiny") + "/machine.conf", encoding="utf-8").read()
     tiny = os.path.join(desk.folder("Tiny"), re.search(r"^file=(.*)$", definition, re.M).group(1))
     return [
-        ("No Disk", "[Drive disk0]\nfile=/nowhere/disk.img\n", "/nowhere/disk.img"),
-        ("Damaged Disk", f"[Drive disk0]\nfile={damaged}\n", "damaged.qcow2"),
+        ("No Disk", "[Drive disk0]\nfile=/nowhere/disk.img\n", "disk.img for writing: No such file or directory; put it back there"),
+        ("Damaged Disk", f"[Drive disk0]\nfile={damaged}\n", "; put a backup of this file in its place"),
         ("No Kernel", f"[Direct Boot]\nkernel={text}\n", "kernel.txt"),
         ("No Firmware", "[Firmware]\nfile=/nowhere/bios.bin\n", "/nowhere/bios.bin"),
         ("No Such Engine", "[Processors]\nengine=warp\n", "engine"),
