@@ -246,7 +246,7 @@ def show_by_state(desk):
 
 
 def windows_remember_their_size(desk):
-    """Settings, snapshots, library and console come back as large as they were left, the console maximized too."""
+    """Settings, snapshots and console come back as large as they were left, the console maximized too."""
     console = "Alpha – Cloche"
 
     def size(title):

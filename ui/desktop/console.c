@@ -513,6 +513,8 @@ static void build_menus(ClocheConsole *self)
 
 void cloche_console_follow_preferences(ClocheConsole *self)
 {
+    if (!self->machine) // it is being closed, and takes its dialogs with it
+        return;
     g_autofree char *release =
         g_key_file_get_string(cloche_app_get_preferences(self->app), "Console", "release-key", NULL);
     cloche_display_set_release_key(self->display, release ? release : CLOCHE_RELEASE_KEY);
