@@ -336,17 +336,23 @@ START_TEST(strings_interpreted)
 }
 END_TEST
 
+// All processors start at CODE; what lies at DATA when they have ended.
+static void run_together(struct guest *g, const char *engine, unsigned cpus, uint32_t data[6])
+{
+    memcpy(guest_memory(g, DATA + 16), &cpus, 4);
+    for (unsigned n = 0; n < cpus; n++)
+        start(g, n);
+    ck_assert_msg(guest_run(g, 100), "%s, %u processors: no end", engine, cpus);
+    memcpy(data, guest_memory(g, DATA), 6 * sizeof *data);
+}
+
 static void torture(const char *engine, unsigned cpus)
 {
     struct guest *g = guest_new(engine, cpus);
     guest_load(g, CODE, program, (size_t)(program_end - program));
     guest_start_long(g, CODE);
-    memcpy(guest_memory(g, DATA + 16), &cpus, 4);
-    for (unsigned n = 0; n < cpus; n++)
-        start(g, n);
-    ck_assert_msg(guest_run(g, 100), "%s, %u processors: no end", engine, cpus);
     uint32_t data[6];
-    memcpy(data, guest_memory(g, DATA), sizeof data);
+    run_together(g, engine, cpus, data);
     ck_assert_uint_eq(data[3], 0);
     ck_assert_uint_eq(data[2], cpus - 1);
     ck_assert_uint_eq(data[0], 3000);
@@ -427,12 +433,8 @@ static void neighbouring(const char *engine, unsigned cpus)
     guest_start_long(g, CODE);
     for (unsigned n = 0; n < NEIGHBOUR_COUNT; n++)
         guest_load(g, NEIGHBOUR_PAGES + n * 0x1000, neighbour_slots, (size_t)(neighbour_slots_end - neighbour_slots));
-    memcpy(guest_memory(g, DATA + 16), &cpus, 4);
-    for (unsigned n = 0; n < cpus; n++)
-        start(g, n);
-    ck_assert_msg(guest_run(g, 100), "%s, %u processors: no end", engine, cpus);
     uint32_t data[6];
-    memcpy(data, guest_memory(g, DATA), sizeof data);
+    run_together(g, engine, cpus, data);
     ck_assert_uint_eq(data[3], 0);
     ck_assert_uint_eq(data[2], cpus);
     guest_free(g);

@@ -247,7 +247,7 @@ static bool target_page(const struct context *c, const struct follow *f, uint64_
         return true;
     const struct fetch_info *i = &c->fetch_info[fetch_slot(t, page, f->mode)];
     *ram_page = i->ram_page;
-    return i->page == page && i->mode == f->mode && (ram_tracked(t->set->host.ram, *ram_page) & TRACK_CODE) &&
+    return i->page == page && i->mode == f->mode && code_watched(t->set->host.ram, *ram_page) &&
            !page_rewritten(t, *ram_page);
 }
 

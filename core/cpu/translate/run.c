@@ -102,12 +102,6 @@ bool fetch_page(struct context *c, uint64_t address, uint32_t mode, uint64_t *ra
     return true;
 }
 
-// Are all writes to the page seen? Not while another processor's right to write is still being taken away.
-static bool code_watched(const struct ram *ram, uint64_t ram_page)
-{
-    return (ram_tracked(ram, ram_page) & (TRACK_CODE | TRACK_REVOKING)) == TRACK_CODE;
-}
-
 // Code is read from the page only after writes to it are seen.
 static void track_code(struct context *c, uint64_t ram_page)
 {

@@ -408,6 +408,12 @@ static inline uint8_t *writable(struct translator *t, const void *executable)
     return t->code_write + ((const uint8_t *)executable - t->code);
 }
 
+// Are all writes to the page seen? Not while another processor's right to write is still being taken away.
+static inline bool code_watched(const struct ram *ram, uint64_t ram_page)
+{
+    return (ram_tracked(ram, ram_page) & (TRACK_CODE | TRACK_REVOKING)) == TRACK_CODE;
+}
+
 // rewrite.c: translator lock held.
 // Do the blocks of this page check themselves?
 bool page_rewritten(struct translator *t, uint64_t ram_page);
